@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """A function from a data set's name to its Parquet file; skips the test where the data is absent."""
+
+    def find(name: str) -> Path:
+        root = Path(os.environ.get("RECDISTILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+        path = root / name / "interactions.parquet"
+        if not path.exists():
+            pytest.skip(f"real data '{name}' not found at {path}: set RECDISTILL_DATA to its folder")
+        return path
+
+    return find
