@@ -1,1 +1,53 @@
+"""The few kernels that everything fast rests on, each with a plain-torch twin ``<name>_reference``.
 
+The kernels run on CPU tensors of float32 (or of integers); the twins run otherwise, on a GPU and in float64.
+"""
+
+from recdistill.ops.optim import (
+    Gradient,
+    adam_all,
+    adam_all_reference,
+    adam_touched,
+    adam_touched_reference,
+    row_slots,
+    rowwise_adagrad,
+    rowwise_adagrad_reference,
+)
+from recdistill.ops.plackett_luce import plackett_luce, plackett_luce_reference
+from recdistill.ops.rows import Rows, contains, contains_reference, unique_inverse, unique_inverse_reference
+from recdistill.ops.sampling import (
+    draw_unobserved,
+    draw_unobserved_reference,
+    sample_positions,
+    sample_positions_reference,
+)
+from recdistill.ops.scores import scores_at, scores_at_reference
+from recdistill.ops.topk import top_k, top_k_dense, top_k_dense_reference, top_k_reference
+
+__all__ = [
+    "Gradient",
+    "Rows",
+    "adam_all",
+    "adam_all_reference",
+    "adam_touched",
+    "adam_touched_reference",
+    "contains",
+    "contains_reference",
+    "draw_unobserved",
+    "draw_unobserved_reference",
+    "plackett_luce",
+    "plackett_luce_reference",
+    "row_slots",
+    "rowwise_adagrad",
+    "rowwise_adagrad_reference",
+    "sample_positions",
+    "sample_positions_reference",
+    "scores_at",
+    "scores_at_reference",
+    "top_k",
+    "top_k_dense",
+    "top_k_dense_reference",
+    "top_k_reference",
+    "unique_inverse",
+    "unique_inverse_reference",
+]

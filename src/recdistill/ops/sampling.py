@@ -1,0 +1,140 @@
+"""Draws of unobserved items and of ranking positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recdistill.ops.rows import lower_bound
+
+
+def draw_unobserved(
+    indptr: Tensor,
+    items: Tensor,
+    num_items: int,
+    users: Tensor,
+    n: int,
+    generator: torch.Generator,
+    replace: bool = True,
+) -> Tensor:
+    """Draw items uniformly from those that are not in each user's row.
+
+    Args:
+        indptr: (U + 1,) int64.
+        items: (nnz,) int32, ascending and unique inside each row.
+        num_items: size of the catalogue.
+        users: (b,) int64 in [0, U), repeats allowed.
+        n: draws a user, >= 0.
+        generator: where the random numbers come from; on the device of ``indptr``.
+        replace: whether an item may be drawn twice for the same entry of ``users``.
+
+    Returns:
+        (b, n) int64; -1 where a user has no unobserved item (``replace``), or fewer than n of them (the
+        entries after the last one).
+    """
+    return draw_unobserved_reference(indptr, items, num_items, users, n, generator, replace)
+
+
+def draw_unobserved_reference(
+    indptr: Tensor,
+    items: Tensor,
+    num_items: int,
+    users: Tensor,
+    n: int,
+    generator: torch.Generator,
+    replace: bool = True,
+) -> Tensor:
+    """Plain-torch twin of :func:`draw_unobserved`; the same generator state gives the same draws."""
+    raw = _raw_numbers(len(users), n, generator, indptr.device)
+    count = num_items - (indptr[users + 1] - indptr[users]).unsqueeze(1)  # (b, 1) unobserved items
+    ranks = raw % count.clamp(min=1) if replace else _shuffled_ranks(raw, count)
+    missing = count <= (0 if replace else torch.arange(n, device=raw.device))
+    return _rank_to_item(indptr, items, users, ranks).masked_fill(missing, -1)
+
+
+def _raw_numbers(rows: int, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """(rows, n) int64 uniform in [0, 2^63): the remainder by a count is uniform but for 1e-12."""
+    raw = torch.empty((rows, n), dtype=torch.int64, device=device)
+    return raw.random_(generator=generator)
+
+
+def _shuffled_ranks(raw: Tensor, count: Tensor) -> Tensor:
+    """The first n entries of a random permutation of 0..count-1 in each row: Fisher-Yates on a list of swaps."""
+    n = raw.shape[1]
+    targets = torch.full_like(raw, -1)
+    values = torch.zeros_like(raw)
+    ranks = torch.zeros_like(raw)
+
+    def current(position: Tensor, step: int) -> Tensor:
+        """What lies at ``position`` (b,) after the swaps so far: what was last written there, else itself."""
+        order = torch.arange(1, step + 1, device=raw.device)
+        last = ((targets[:, :step] == position.unsqueeze(1)) * order).amax(dim=1)
+        written = values.gather(1, (last - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
+        return torch.where(last > 0, written, position)
+
+    for step in range(n):
+        own = torch.full_like(raw[:, 0], step)
+        chosen = step + raw[:, step] % (count[:, 0] - step).clamp(min=1)
+        ranks[:, step] = current(chosen, step) if step else chosen
+        values[:, step] = current(own, step) if step else own
+        targets[:, step] = chosen
+    return ranks
+
+
+def _rank_to_item(indptr: Tensor, items: Tensor, users: Tensor, ranks: Tensor) -> Tensor:
+    """The ``rank``-th item (from 0) that is not in the user's row.
+
+    It is rank + #{x in row: x - (its 0-based position in the row) <= rank}, and x - position never falls
+    along a row, so the count is a binary search.
+    """
+    if items.numel() == 0:
+        return ranks
+    lengths = indptr.diff()
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=items.device), lengths)
+    shifted = items - (torch.arange(items.numel(), device=items.device) - indptr[owner])
+    rows = users.unsqueeze(1).expand_as(ranks)
+    return ranks + lower_bound(indptr, shifted, rows, ranks + 1)
+
+
+def sample_positions(lengths: Tensor, k: int, temperature: float, generator: torch.Generator) -> Tensor:
+    """Draw k positions of each list without replacement, position p (from 0) having weight e^(-p/temperature).
+
+    Args:
+        lengths: (b,) int64, length of each list.
+        k: positions a list, >= 0.
+        temperature: in positions, > 0; the paper of RRD has 10.
+        generator: where the random numbers come from; on the device of ``lengths``.
+
+    Returns:
+        (b, k) int64, ascending; lists of at most k entries give all their positions, then pads -1.
+
+    Raises:
+        ValueError: a temperature that is not above 0, or a negative k.
+    """
+    return sample_positions_reference(lengths, k, temperature, generator)
+
+
+def sample_positions_reference(
+    lengths: Tensor, k: int, temperature: float, generator: torch.Generator
+) -> Tensor:
+    """Plain-torch twin of :func:`sample_positions`: Gumbel keys for every position, the k largest kept."""
+    _check_positions(k, temperature)
+    longest = int(lengths.max()) if lengths.numel() else 0
+    width = max(longest, k)
+    positions = torch.arange(width, device=lengths.device)
+    uniform = torch.rand(
+        (len(lengths), width), dtype=torch.float64, generator=generator, device=lengths.device
+    )
+    keys = -positions / temperature - torch.log(-torch.log1p(-uniform))
+    keys = keys.masked_fill(positions >= lengths.unsqueeze(1), -torch.inf)
+    best = keys.topk(k, dim=1)
+    chosen = best.indices.masked_fill(best.values == -torch.inf, width)
+    chosen = chosen.sort(dim=1).values
+    return chosen.masked_fill(chosen == width, -1)
+
+
+def _check_positions(k: int, temperature: float) -> None:
+    if k < 0:
+        raise ValueError(f"k must be 0 or more, got {k}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
