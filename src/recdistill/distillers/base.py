@@ -1,0 +1,194 @@
+"""The contract that every distillation method keeps, and the sum that training minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from recdistill.data.interactions import Interactions
+from recdistill.errors import OptionError
+from recdistill.knowledge.base import Knowledge, TeacherState
+from recdistill.models.base import Batch, Recommender, State
+from recdistill.models.ranking import top_items
+
+
+@dataclass
+class Context:
+    """What a method may read outside of a step.
+
+    Attributes:
+        interactions: the train pairs.
+        knowledge: the teacher's knowledge, restricted to what the method declares in ``needs``.
+        model: the student.
+        num_epochs: the most epochs this run may take.
+        generator: a CPU generator; all of a method's own draws come from it.
+        device: where the student's parameters are.
+    """
+
+    interactions: Interactions
+    knowledge: Knowledge
+    model: Recommender
+    num_epochs: int
+    generator: torch.Generator
+    device: torch.device
+    shared: dict[tuple[int, int], tuple[Tensor, Tensor]]
+    epoch: int = 0
+
+    def student_top_items(self, depth: int) -> tuple[Tensor, Tensor]:
+        """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.
+
+        Padded with −1 and −inf.
+        """
+        key = (self.epoch, depth)
+        if key not in self.shared:
+            for old in [k for k in self.shared if k[0] != self.epoch]:
+                del self.shared[old]
+            users = torch.arange(self.interactions.num_users)
+            with torch.no_grad():
+                state = self.model.eval().state()
+                self.shared[key] = top_items(state, users, depth, exclude=[self.interactions])
+            self.model.train()
+        return self.shared[key]
+
+
+class Distiller(nn.Module):
+    """A distillation method: what it reads of the teacher, and its loss.
+
+    A subclass takes keyword-only options with the paper's defaults, ``weight`` among them, and computes
+    :meth:`loss`, a mean over the units it covers so that a weight survives a change of batch size. What it
+    carries between steps is a registered buffer, so that a resumed run is exact.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of knowledge that it reads of the teacher."""
+    student_needs: ClassVar[frozenset[str]] = frozenset({"scores"})
+    """What the student's state must supply."""
+
+    options: dict[str, Any]
+    weight: float
+
+    @classmethod
+    def method_name(cls) -> str:
+        """The name on the command line: that of the file the class lives in."""
+        return cls.__module__.rpartition(".")[2].replace("_", "-")
+
+    def setup(self, context: Context) -> None:
+        """Make own parameters and buffers; called once, before training."""
+
+    def start_epoch(self, epoch: int, context: Context) -> None:
+        """Draw or refresh what an epoch needs; ``epoch`` counts from 0."""
+
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        """The method's loss on one batch, scalar."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called after each optimiser step."""
+
+
+class Objective(nn.Module):
+    """base_weight · the model's own loss + Σ weight · distiller loss.
+
+    Args:
+        distillers: the methods that are summed; the n-th of a repeated method is called ``name.n``.
+        knowledge: what they read; None without distillers.
+        base_weight: weight of the model's own loss, at least 0.
+    """
+
+    def __init__(
+        self,
+        distillers: Sequence[Distiller] = (),
+        knowledge: Knowledge | None = None,
+        base_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if distillers and knowledge is None:
+            raise OptionError("distillation methods need a teacher's knowledge", "pass knowledge=...")
+        self.distillers = nn.ModuleList(distillers)
+        self.names = term_names([d.method_name() for d in distillers])
+        self.knowledge = knowledge
+        self.base_weight = base_weight
+        self._contexts: list[Context] = []
+
+    def methods(self) -> list[tuple[str, Distiller]]:
+        """Term names and methods, in order."""
+        found: list[tuple[str, Distiller]] = []
+        for name, module in zip(self.names, self.distillers, strict=True):
+            assert isinstance(module, Distiller)
+            found.append((name, module))
+        return found
+
+    def setup(
+        self,
+        model: Recommender,
+        interactions: Interactions,
+        num_epochs: int,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        """Check every need, then let each method make its parameters.
+
+        Raises:
+            MissingKnowledgeError: a kind of knowledge is missing; the message has the command that makes it.
+            OptionError: the student cannot supply what a method reads.
+        """
+        shared: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._contexts = []
+        for name, method in self.methods():
+            assert self.knowledge is not None
+            self.knowledge.require(method.needs, name)
+            missing = method.student_needs - model.state().kinds
+            if missing:
+                raise OptionError(
+                    f"{name} reads the student's {', '.join(sorted(missing))}, which"
+                    f" {model.model_name()} does not supply",
+                    "choose another method or another student",
+                )
+            context = Context(
+                interactions=interactions,
+                knowledge=self.knowledge.restrict(method.needs),
+                model=model,
+                num_epochs=num_epochs,
+                generator=generator,
+                device=device,
+                shared=shared,
+            )
+            method.setup(context)
+            self._contexts.append(context)
+        self.to(device)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell every method that an epoch begins (counted from 0)."""
+        for (_, method), context in zip(self.methods(), self._contexts, strict=True):
+            context.epoch = epoch
+            method.start_epoch(epoch, context)
+
+    def terms(self, model: Recommender, state: State, batch: Batch) -> dict[str, Tensor]:
+        """The weighted terms of the loss by name; their sum is what training minimises."""
+        terms: dict[str, Tensor] = {}
+        if self.base_weight > 0:
+            terms[model.model_name()] = self.base_weight * model.loss(state, batch)
+        if self.knowledge is not None and len(self.distillers) > 0:
+            teacher = self.knowledge.state(batch)
+            for name, method in self.methods():
+                terms[name] = method.weight * method.loss(state, teacher, batch)
+        return terms
+
+    def after_step(self) -> None:
+        """Tell every method that a step was taken."""
+        for _, method in self.methods():
+            method.after_step()
+
+
+def term_names(names: Sequence[str]) -> list[str]:
+    """Unique names of summed methods: ``rrd``, ``de``, ``rrd.2``."""
+    seen: dict[str, int] = {}
+    unique: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
+    return unique

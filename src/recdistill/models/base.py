@@ -1,0 +1,249 @@
+"""The contract that every model keeps: what a batch holds, what a state answers, what a recommender does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recdistill import ops
+from recdistill.data.interactions import Interactions
+from recdistill.data.vocabulary import Vocabulary
+from recdistill.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The training rows of one step.
+
+    Attributes:
+        users: the unique users, ascending, shape ``(b,)``, int64; everything that is one row a user
+            (ranking losses, feature losses) is aligned with it.
+        row: for each training row its place in ``users``, shape ``(n,)``, int64.
+        positives: the observed item of each row, shape ``(n,)``, int64.
+        negatives: unobserved items of each row, shape ``(n, m)``, int64, or None.
+        num_items: size of the catalogue.
+    """
+
+    users: Tensor
+    row: Tensor
+    positives: Tensor
+    negatives: Tensor | None
+    num_items: int
+
+    def __len__(self) -> int:
+        return self.positives.numel()
+
+    @property
+    def rows(self) -> Tensor:
+        """The unit that a state answers for: the unique users (sequence models have sequences here)."""
+        return self.users
+
+    @cached_property
+    def row_users(self) -> Tensor:
+        """The user of each training row, shape ``(n,)``, int64."""
+        return self.users[self.row]
+
+    @cached_property
+    def unique_positives(self) -> Tensor:
+        """The unique positive items, ascending, int64."""
+        return ops.unique_inverse(self.positives, self.num_items)[0]
+
+    @cached_property
+    def unique_negatives(self) -> Tensor:
+        """The unique negative items, ascending, int64; empty without negatives."""
+        if self.negatives is None:
+            return self.positives[:0]
+        return ops.unique_inverse(self.negatives.reshape(-1), self.num_items)[0]
+
+    @cached_property
+    def items(self) -> Tensor:
+        """All unique items of the step, ascending, int64."""
+        return ops.unique_inverse(torch.cat([self.unique_positives, self.unique_negatives]), self.num_items)[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        if self.users.device == device:
+            return self
+        negatives = None if self.negatives is None else self.negatives.to(device, non_blocking=True)
+        return Batch(
+            users=self.users.to(device, non_blocking=True),
+            row=self.row.to(device, non_blocking=True),
+            positives=self.positives.to(device, non_blocking=True),
+            negatives=negatives,
+            num_items=self.num_items,
+        )
+
+
+class ScoreVectors(NamedTuple):
+    """Tables whose product is the score: ``score(u, i) = users[u] · items[i] + item_bias[i] + user_bias[u]``.
+
+    Fast top-k, export and serving read these. ``user_bias`` does not change a user's ranking; it is there so
+    that scores of one item for different users compare.
+    """
+
+    users: Tensor
+    items: Tensor
+    item_bias: Tensor | None = None
+    user_bias: Tensor | None = None
+
+
+class State(Protocol):
+    """What a model (or a teacher's store) answers, computed once a step however many losses read it."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What this state can supply: ``scores`` always, ``embeddings`` for embedding models."""
+        ...
+
+    @property
+    def num_users(self) -> int: ...
+
+    @property
+    def num_items(self) -> int: ...
+
+    def user_embeddings(self, users: Tensor) -> Tensor:
+        """Vectors of ``users`` (b,), shape ``(b, dim)``."""
+        ...
+
+    def item_embeddings(self, items: Tensor) -> Tensor:
+        """Vectors of ``items`` (n,), shape ``(n, dim)``."""
+        ...
+
+    def score_vectors(self) -> ScoreVectors | None:
+        """Tables whose product is the score, or None where there are none."""
+        ...
+
+    def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
+        """Scores of ``items`` (b, n) for ``users`` (b,), shape ``(b, n)``; of the whole catalogue without items.
+
+        An id of −1 (padding) scores 0 and gives no gradient.
+        """
+        ...
+
+
+def rows_of(table: Tensor, ids: Tensor) -> Tensor:
+    """``table[ids]`` whose gradient stays row-sparse where ``table`` is a parameter."""
+    return F.embedding(ids, table, sparse=table.is_leaf and table.requires_grad)
+
+
+class EmbeddingState:
+    """The state of a dot-product model: two tables.
+
+    Args:
+        users: shape ``(U, dim)``.
+        items: shape ``(I, dim)``.
+    """
+
+    kinds: frozenset[str] = frozenset({"scores", "embeddings"})
+
+    def __init__(self, users: Tensor, items: Tensor) -> None:
+        self.users = users
+        self.items = items
+        self.num_users = users.shape[0]
+        self.num_items = items.shape[0]
+
+    def user_embeddings(self, users: Tensor) -> Tensor:
+        return rows_of(self.users, users)
+
+    def item_embeddings(self, items: Tensor) -> Tensor:
+        return rows_of(self.items, items)
+
+    def score_vectors(self) -> ScoreVectors:
+        return ScoreVectors(self.users, self.items)
+
+    def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
+        if items is None:
+            return self.users[users] @ self.items.T
+        return ops.scores_at(self.users, self.items, users, items)
+
+
+class Recommender(nn.Module):
+    """A model that scores items for users.
+
+    A subclass takes keyword-only options in its constructor, makes its parameters in :meth:`build`, answers
+    :meth:`state` and computes its own paper's :meth:`loss`. ``recdistill.load`` returns one with its
+    vocabularies and train pairs attached, ready for :meth:`recommend`.
+    """
+
+    closed_form: ClassVar[bool] = False
+    """True for models that :meth:`fit` at once; the loop calls that as its single epoch."""
+
+    options: dict[str, Any]
+    num_users: int = 0
+    num_items: int = 0
+    users: Vocabulary | None = None
+    items: Vocabulary | None = None
+    train_pairs: Interactions | None = None
+
+    @classmethod
+    def model_name(cls) -> str:
+        """The name on the command line: that of the file the class lives in."""
+        return cls.__module__.rpartition(".")[2]
+
+    def build(self, interactions: Interactions, generator: torch.Generator) -> None:
+        """Make the parameters for ``interactions``' users and items, drawn from ``generator``."""
+        raise NotImplementedError
+
+    def fit(self, interactions: Interactions, generator: torch.Generator) -> None:
+        """Fit at once (closed-form models only)."""
+        raise NotImplementedError
+
+    def state(self, batch: Batch | None = None) -> State:
+        """What the model answers for the batch's rows; for all users without a batch."""
+        raise NotImplementedError
+
+    def loss(self, state: State, batch: Batch) -> Tensor:
+        """The model's own loss, a mean over the batch's rows, scalar."""
+        raise NotImplementedError
+
+    def batches(self, interactions: Interactions, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """One epoch of batches; pairs with one negative unless the model says otherwise."""
+        from recdistill.models.sampling import pair_batches
+
+        return pair_batches(interactions, batch_size, self.num_negatives(), generator)
+
+    def num_negatives(self) -> int:
+        """Negatives drawn for each training row."""
+        return int(self.options.get("num_negatives", 1))
+
+    def attach(self, users: Vocabulary, items: Vocabulary, train_pairs: Interactions) -> None:
+        """Attach what :meth:`recommend` needs beside the weights."""
+        self.users, self.items, self.train_pairs = users, items, train_pairs
+
+    def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        """The user and item vocabularies.
+
+        Raises:
+            OptionError: the model was built in memory and has none.
+        """
+        if self.users is None or self.items is None:
+            raise OptionError(
+                "the model has no vocabulary, so external ids mean nothing to it",
+                "load it from its directory with recdistill.load, or call attach(...)",
+            )
+        return self.users, self.items
+
+    def recommend(self, users: Any = None, k: int = 10, **options: Any) -> Any:
+        """The top ``k`` items of ``users`` as a polars table; see :func:`recdistill.models.recommend.recommend`."""
+        from recdistill.models.recommend import recommend
+
+        return recommend(self, users, k, **options)
+
+    def num_parameters(self) -> int:
+        """Numbers that the model stores (parameters and persistent buffers)."""
+        return sum(value.numel() for value in self.state_dict().values())
+
+    def parameter(self, name: str) -> Tensor:
+        """A parameter by name, for code that is generic over models."""
+        return cast(Tensor, self.get_parameter(name))
+
+
+def no_embeddings(model: str, kinds: frozenset[str]) -> OptionError:
+    """The error of a model that is asked for vectors it does not have."""
+    return OptionError(f"{model} has no embeddings; it supplies {', '.join(sorted(kinds))}")

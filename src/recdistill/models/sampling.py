@@ -1,0 +1,58 @@
+"""Batches of (user, positive, negatives) rows, drawn without a mask and without a loop over users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from recdistill import ops
+from recdistill.data.interactions import Interactions
+from recdistill.models.base import Batch
+
+_DRAWN_AT_ONCE = 1 << 17
+"""Rows whose negatives are drawn in one call: enough to amortise it, little enough to stay small."""
+
+
+def pair_batches(
+    interactions: Interactions, batch_size: int, num_negatives: int, generator: torch.Generator
+) -> Iterator[Batch]:
+    """One epoch over all observed pairs in random order, each with uniform unobserved items.
+
+    Args:
+        interactions: the pairs to train on.
+        batch_size: rows a step, at least 1; the last batch may be shorter.
+        num_negatives: unobserved items a row, 0 for none; users who have seen everything have no rows.
+        generator: a CPU generator; the same state gives the same epoch.
+    """
+    row_users = interactions.users
+    order = torch.randperm(interactions.num_pairs, generator=generator)
+    step = max(batch_size, _DRAWN_AT_ONCE // batch_size * batch_size)
+    for start in range(0, len(order), step):
+        chosen = order[start : start + step]
+        users = row_users[chosen].long()
+        positives = interactions.items[chosen].long()
+        negatives = None
+        if num_negatives > 0:
+            negatives = interactions.sample_unobserved(users, num_negatives, generator)  # (step, m)
+            drawn = negatives[:, 0] >= 0
+            if not bool(drawn.all()):
+                users, positives, negatives = users[drawn], positives[drawn], negatives[drawn]
+        for begin in range(0, len(users), batch_size):
+            part = slice(begin, begin + batch_size)
+            yield make_batch(
+                users[part],
+                positives[part],
+                None if negatives is None else negatives[part],
+                interactions.num_users,
+                interactions.num_items,
+            )
+
+
+def make_batch(
+    users: Tensor, positives: Tensor, negatives: Tensor | None, num_users: int, num_items: int
+) -> Batch:
+    """A batch from one user, one positive and some negatives a row."""
+    unique, row = ops.unique_inverse(users, num_users)
+    return Batch(users=unique, row=row, positives=positives, negatives=negatives, num_items=num_items)
