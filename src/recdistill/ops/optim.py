@@ -21,13 +21,13 @@ def adam_all(
     param: Tensor,
     m: Tensor,
     v: Tensor,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
     gradient: Gradient,
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float,
     slots: Tensor | None = None,
 ) -> None:
     """One step of Adam on every row, in place, as ``torch.optim.Adam`` with its coupled weight decay.
@@ -36,52 +36,61 @@ def adam_all(
         param: parameter of any shape; its first dimension are the rows.
         m: running mean of gradients, of the parameter's shape.
         v: running mean of squared gradients, of the parameter's shape.
-        step: number of this step, from 1.
-        lr: learning rate.
-        beta1: decay of ``m``.
-        beta2: decay of ``v``.
-        eps: added to the root of ``v``.
-        weight_decay: ``weight_decay * param`` is added to the gradient of every row, touched or not.
         gradient: see :data:`Gradient`.
+        step: number of this step, from 1.
+        learning_rate: step size.
+        betas: decay of ``m`` and of ``v``, each in [0, 1).
+        epsilon: added to the root of ``v``.
+        weight_decay: ``weight_decay * param`` is added to the gradient of every row, touched or not.
         slots: :func:`row_slots` of the parameter, to be reused over steps; None: made for this call.
     """
     del slots
-    adam_all_reference(param, m, v, step, lr, beta1, beta2, eps, weight_decay, gradient)
+    adam_all_reference(
+        param,
+        m,
+        v,
+        gradient,
+        step=step,
+        learning_rate=learning_rate,
+        betas=betas,
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+    )
 
 
 def adam_all_reference(
     param: Tensor,
     m: Tensor,
     v: Tensor,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
     gradient: Gradient,
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float,
 ) -> None:
     """Plain-torch twin of :func:`adam_all`."""
     with torch.no_grad():
         dense = _dense(param, gradient)
         dense = dense.add(param, alpha=weight_decay)
-        m.lerp_(dense, 1 - beta1)
-        v.mul_(beta2).addcmul_(dense, dense, value=1 - beta2)
-        root = (v.sqrt() / math.sqrt(1 - beta2**step)).add_(eps)
-        param.addcdiv_(m, root, value=-lr / (1 - beta1**step))
+        m.lerp_(dense, 1 - betas[0])
+        v.mul_(betas[1]).addcmul_(dense, dense, value=1 - betas[1])
+        root = (v.sqrt() / math.sqrt(1 - betas[1] ** step)).add_(epsilon)
+        param.addcdiv_(m, root, value=-learning_rate / (1 - betas[0] ** step))
 
 
 def adam_touched(
     param: Tensor,
     m: Tensor,
     v: Tensor,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
     gradient: Gradient,
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float,
     slots: Tensor | None = None,
 ) -> None:
     """One step of Adam on the rows with a gradient, in place, as ``torch.optim.SparseAdam``; the others stay.
@@ -92,72 +101,95 @@ def adam_touched(
         param: (R, ...) parameter.
         m: running mean of gradients, of the parameter's shape.
         v: running mean of squared gradients, of the parameter's shape.
-        step: number of this step, from 1, counted for the table and not for each row.
-        lr: learning rate.
-        beta1: decay of ``m``.
-        beta2: decay of ``v``.
-        eps: added to the root of ``v`` before its bias correction, as SparseAdam does.
-        weight_decay: ``weight_decay * param`` is added to the gradient of touched rows.
         gradient: see :data:`Gradient`.
+        step: number of this step, from 1, counted for the table and not for each row.
+        learning_rate: step size.
+        betas: decay of ``m`` and of ``v``, each in [0, 1).
+        epsilon: added to the root of ``v`` before its bias correction, as SparseAdam does.
+        weight_decay: ``weight_decay * param`` is added to the gradient of touched rows.
         slots: :func:`row_slots` of the parameter, to be reused over steps; None: made for this call.
     """
     del slots
-    adam_touched_reference(param, m, v, step, lr, beta1, beta2, eps, weight_decay, gradient)
+    adam_touched_reference(
+        param,
+        m,
+        v,
+        gradient,
+        step=step,
+        learning_rate=learning_rate,
+        betas=betas,
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+    )
 
 
 def adam_touched_reference(
     param: Tensor,
     m: Tensor,
     v: Tensor,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
     gradient: Gradient,
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float,
 ) -> None:
     """Plain-torch twin of :func:`adam_touched`."""
     with torch.no_grad():
         rows, values = _touched(param, gradient)
         values = values.add(param[rows], alpha=weight_decay)
-        mean = m[rows].lerp(values, 1 - beta1)
-        square = (v[rows] * beta2).addcmul(values, values, value=1 - beta2)
+        mean = m[rows].lerp(values, 1 - betas[0])
+        square = (v[rows] * betas[1]).addcmul(values, values, value=1 - betas[1])
         m[rows] = mean
         v[rows] = square
-        size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-        param[rows] = param[rows].addcdiv(mean, square.sqrt().add_(eps), value=-size)
+        size = learning_rate * math.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
+        param[rows] = param[rows].addcdiv(mean, square.sqrt().add_(epsilon), value=-size)
 
 
 def rowwise_adagrad(
     param: Tensor,
     squares: Tensor,
-    lr: float,
-    eps: float,
-    weight_decay: float,
     gradient: Gradient,
+    *,
+    learning_rate: float,
+    epsilon: float,
+    weight_decay: float,
     slots: Tensor | None = None,
 ) -> None:
     """One step of Adagrad with one number a row, in place, on the rows with a gradient.
 
-    ``squares[r] += mean(g²)``, then ``param[r] -= lr * g / (sqrt(squares[r]) + eps)``. A row is touched where
+    ``squares[r] += mean(g²)``, then ``param[r] -= learning_rate * g / (sqrt(squares[r]) + epsilon)``. A row is touched where
     its summed gradient has a non-zero element.
 
     Args:
         param: (R, ...) parameter.
         squares: (R,) running sum of the rows' mean squared gradients.
-        lr: learning rate.
-        eps: added to the root.
-        weight_decay: ``weight_decay * param`` is added to the gradient of touched rows.
         gradient: see :data:`Gradient`.
+        learning_rate: step size.
+        epsilon: added to the root.
+        weight_decay: ``weight_decay * param`` is added to the gradient of touched rows.
         slots: :func:`row_slots` of the parameter, to be reused over steps; None: made for this call.
     """
     del slots
-    rowwise_adagrad_reference(param, squares, lr, eps, weight_decay, gradient)
+    rowwise_adagrad_reference(
+        param,
+        squares,
+        gradient,
+        learning_rate=learning_rate,
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+    )
 
 
 def rowwise_adagrad_reference(
-    param: Tensor, squares: Tensor, lr: float, eps: float, weight_decay: float, gradient: Gradient
+    param: Tensor,
+    squares: Tensor,
+    gradient: Gradient,
+    *,
+    learning_rate: float,
+    epsilon: float,
+    weight_decay: float,
 ) -> None:
     """Plain-torch twin of :func:`rowwise_adagrad`."""
     with torch.no_grad():
@@ -165,8 +197,8 @@ def rowwise_adagrad_reference(
         values = values.add(param[rows], alpha=weight_decay).reshape(len(rows), -1)
         summed = squares[rows] + values.square().mean(dim=1)
         squares[rows] = summed
-        move = values / (summed.sqrt() + eps).unsqueeze(1)
-        param[rows] = param[rows].sub(move.reshape(param[rows].shape), alpha=lr)
+        move = values / (summed.sqrt() + epsilon).unsqueeze(1)
+        param[rows] = param[rows].sub(move.reshape(param[rows].shape), alpha=learning_rate)
 
 
 def _pair(gradient: Gradient) -> tuple[Tensor, Tensor] | None:

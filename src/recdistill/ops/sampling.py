@@ -59,7 +59,7 @@ def _raw_numbers(rows: int, n: int, generator: torch.Generator, device: torch.de
 
 
 def _shuffled_ranks(raw: Tensor, count: Tensor) -> Tensor:
-    """The first n entries of a random permutation of 0..count-1 in each row: Fisher-Yates on a list of swaps."""
+    """The first n entries of a random permutation of 0..count-1 in each row, by Fisher-Yates swaps."""
     n = raw.shape[1]
     targets = torch.full_like(raw, -1)
     values = torch.zeros_like(raw)
@@ -97,7 +97,7 @@ def _rank_to_item(indptr: Tensor, items: Tensor, users: Tensor, ranks: Tensor) -
 
 
 def sample_positions(lengths: Tensor, k: int, temperature: float, generator: torch.Generator) -> Tensor:
-    """Draw k positions of each list without replacement, position p (from 0) having weight e^(-p/temperature).
+    """Draw k positions of each list without replacement, position p (from 0) with weight e^(-p/temperature).
 
     Args:
         lengths: (b,) int64, length of each list.
