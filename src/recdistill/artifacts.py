@@ -1,0 +1,223 @@
+"""Directories with manifests: every step reads some and writes one, whole or not at all.
+
+A step works in ``.OUT.partial-<hash>`` beside OUT and renames it at the end. The hash covers what decides the result:
+kind, format, options, seed and the hashes of the inputs; so the same call finds its result, and another is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import recdistill
+from recdistill.directories import MANIFEST, beside, prepare, publish, recover, restore
+from recdistill.errors import ArtifactError
+from recdistill.files import (
+    array_shapes,
+    full_error,
+    load_arrays,
+    read_json,
+    read_table,
+    save_arrays,
+    storage_error,
+    write_json,
+    write_table,
+)
+from recdistill.locks import locked
+from recdistill.manifests import FORMAT, Manifest, fingerprint, hash_files, plain, read_manifest
+
+__all__ = [
+    "FORMAT",
+    "Job",
+    "Manifest",
+    "array_shapes",
+    "fingerprint",
+    "hash_files",
+    "load_arrays",
+    "read_json",
+    "read_manifest",
+    "read_table",
+    "save_arrays",
+    "step",
+    "write_json",
+    "write_table",
+]
+
+
+@dataclass
+class Job:
+    """A step under way, as ``step`` hands it to its block.
+
+    Attributes:
+        out: the directory to be made, as the caller named it.
+        work: where the block writes; it becomes ``out`` at the end of the block.
+        hash: fingerprint of the call.
+        reused: ``out`` is there already, with the same hash: the block must write nothing.
+        resumed: ``work`` holds what an interrupted run of the same call left.
+        summary: figures that the block puts into the manifest.
+    """
+
+    out: Path
+    work: Path
+    hash: str
+    reused: bool = False
+    resumed: bool = False
+    summary: dict[str, Any] = field(default_factory=dict[str, Any])
+    finished: Manifest | None = field(default=None, repr=False)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of ``out``: of the result found, or, once the block has ended, of the one just made."""
+        if self.finished is None:
+            raise RuntimeError("the manifest is written when the step's block ends")
+        return self.finished
+
+
+@contextmanager
+def step(
+    out: Path | str,
+    *,
+    kind: str,
+    options: Mapping[str, Any],
+    seed: int | None = None,
+    inputs: Mapping[str, str] | None = None,
+    force: bool = False,
+    resume: bool = False,
+) -> Generator[Job]:
+    """Make one directory, or find that it is made.
+
+    Args:
+        out: the directory to make.
+        kind: what it holds.
+        options: the step's resolved options, JSON-able.
+        seed: its seed, or None.
+        inputs: hash of each input, by name.
+        force: replace a directory of the same kind that is there.
+        resume: go on from what an interrupted run of the same call left in ``job.work``.
+
+    Yields:
+        The job. Where ``job.reused``, the block writes nothing and reads ``job.out``; else it writes to ``job.work``,
+        which is renamed to ``out`` at the end of the block. When the block fails, ``job.work`` stays, for ``resume``.
+
+    Raises:
+        ArtifactError: ``out`` holds something else, or is being written by another process; or no space is left.
+    """
+    place = Path(out).expanduser().resolve()
+    call = plain({"kind": kind, "format": FORMAT, "options": options, "seed": seed, "inputs": inputs or {}})
+    digest = fingerprint(kind, options, seed, inputs)
+    job = Job(Path(out), beside(place, f"partial-{digest}"), digest)
+    # Looked for before locking too: a finished result must be found where nothing may be written.
+    if not force and _is_made(job, place, call):
+        yield job
+        return
+    started = time.monotonic()
+    with _system_errors(job.out):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with locked(beside(place, "lock"), str(out)):
+        if _open(job, place, call, force, resume):
+            yield job
+            return
+        try:
+            yield job
+            job.finished = _finish(job, place, call, time.monotonic() - started)
+        except OSError as error:
+            raise full_error(error, job.out) or error from None
+        finally:
+            if job.work.is_dir() and not any(job.work.iterdir()):
+                job.work.rmdir()
+
+
+def _open(job: Job, place: Path, call: Mapping[str, Any], force: bool, resume: bool) -> bool:
+    """Prepare ``job.work``; True where the result turns out to be there already."""
+    with _system_errors(job.out):
+        restore(place)
+        if _is_made(job, place, call, force):  # another process may have made it since the first look
+            return True
+        job.resumed = prepare(job.work, resume)
+        if resume and (job.work / MANIFEST).is_file():  # killed after its last file, before the rename
+            read_manifest(job.work)
+            publish(job.work, place)
+            return _is_made(job, place, call)
+        return False
+
+
+def _finish(job: Job, place: Path, call: Mapping[str, Any], seconds: float) -> Manifest:
+    manifest = Manifest(
+        **call,
+        hash=job.hash,
+        version=recdistill.__version__,
+        seconds=round(seconds, 3),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        summary=job.summary,
+    )
+    write_json(job.work / MANIFEST, manifest.model_dump(mode="json"))
+    with _system_errors(job.out):
+        publish(job.work, place)
+    return manifest
+
+
+def _is_made(job: Job, place: Path, call: Mapping[str, Any], force: bool = False) -> bool:
+    """True where OUT is what the call makes; an error where it is something else that may not be replaced."""
+    recover(place)
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return False
+    found = read_manifest(job.out)
+    if found.kind != call["kind"]:
+        raise ArtifactError(
+            f"{job.out} is of kind {found.kind}, and {call['kind']} was to be written", "choose another --out"
+        )
+    if force:
+        return False
+    if found.hash != job.hash:
+        raise ArtifactError(
+            f"{job.out} was made otherwise: {_differences(plain(found.model_dump()), call)}",
+            "pass --force to replace it, or choose another --out",
+        )
+    job.reused, job.finished, job.summary = True, found, dict(found.summary)
+    return True
+
+
+def _differences(found: Mapping[str, Any], call: Mapping[str, Any], most: int = 8) -> str:
+    old, new = (_flat(dict(side["options"]), "") for side in (found, call))
+    old |= {"seed": found["seed"], "format": found["format"]} | _flat(found["inputs"], "input ")
+    new |= {"seed": call["seed"], "format": call["format"]} | _flat(call["inputs"], "input ")
+    changed = [
+        f"{name} {_shown(old, name)} -> {_shown(new, name)}"
+        for name in {**old, **new}
+        if _shown(old, name) != _shown(new, name)
+    ]
+    more = f" and {len(changed) - most} more" if len(changed) > most else ""
+    return ", ".join(changed[:most]) + more
+
+
+def _flat(value: Any, path: str) -> dict[str, Any]:
+    """Nested options by their dotted path; the entries of a list of tables count from 1."""
+    if isinstance(value, dict) and value:
+        start = path if not path or path.endswith(" ") else f"{path}."
+        entries = [(f"{start}{key}", entry) for key, entry in value.items()]
+    elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        entries = [(f"{path}.{index}", entry) for index, entry in enumerate(value, 1)]
+    else:
+        return {path: value} if path else {}
+    return {name: leaf for key, entry in entries for name, leaf in _flat(entry, key).items()}
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return "absent"
+    text = json.dumps(values[name], ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextmanager
+def _system_errors(out: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, out) or error from error

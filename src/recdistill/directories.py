@@ -1,0 +1,97 @@
+"""Directories replaced whole: the renames behind every step, and their repair after a kill at any moment.
+
+Work happens in ``.OUT.partial-<hash>``. Publishing renames OUT to ``.OUT.old``, the work to OUT, and deletes the old one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from recdistill.errors import ArtifactError
+from recdistill.files import remove_temporaries, sync_folder
+from recdistill.locks import LockedError, locked
+
+MANIFEST = "manifest.json"
+
+
+def beside(place: Path, suffix: str) -> Path:
+    """The hidden sibling of ``place`` that ``suffix`` names: ``.OUT.lock``, ``.OUT.old``, ``.OUT.partial-<hash>``."""
+    if not place.name:
+        raise ArtifactError(f"{place} cannot be an output directory", "choose another --out")
+    return place.with_name(f".{place.name}.{suffix}")
+
+
+def recover(place: Path) -> None:
+    """Put ``.OUT.old`` back where OUT is missing: what a reader does first."""
+    for _ in range(100):
+        if place.exists() or not (beside(place, "old") / MANIFEST).is_file():
+            return
+        try:
+            # Only under the lock: a writer between its two renames looks just like one that was killed there.
+            with locked(beside(place, "lock"), str(place)):
+                restore(place)
+        except LockedError:
+            time.sleep(0.02)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ArtifactError(
+                f"{place} was being replaced when its writer was killed, and cannot be put back: {reason}",
+                f"rename {beside(place, 'old')} to {place}",
+            ) from error
+
+
+def restore(place: Path) -> None:
+    """Undo or finish what a killed writer left; the caller holds the lock."""
+    old = beside(place, "old")
+    if not place.exists() and (old / MANIFEST).is_file():
+        os.rename(old, place)
+    discard(old)
+
+
+def discard(folder: Path) -> None:
+    """Delete a directory; its manifest first, so that a half deleted one is never taken for a result."""
+    if folder.is_dir():
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+def prepare(work: Path, resume: bool) -> bool:
+    """Make the work directory, emptied unless ``resume``; True where an interrupted run's files lie in it."""
+    if resume and work.is_dir():
+        remove_temporaries(work)
+        return any(work.iterdir())
+    discard(work)
+    work.mkdir()
+    return False
+
+
+def publish(work: Path, place: Path) -> None:
+    """Make ``work`` the new ``place``; the caller holds the lock.
+
+    A kill leaves the old directory at ``place``, or at ``.OUT.old``, from where readers put it back, or the new one.
+    """
+    sync_tree(work)
+    old = beside(place, "old")
+    try:
+        if place.exists():
+            os.rename(place, old)
+        os.rename(work, place)
+    except BaseException:
+        if not place.exists() and old.exists():
+            os.rename(old, place)
+        raise
+    sync_folder(place.parent)
+    discard(old)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below ``folder``, so that a power cut after the rename finds them whole."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
