@@ -1,7 +1,8 @@
 """Directories with manifests: every step reads some and writes one, whole or not at all.
 
-A step works in ``.OUT.partial-<hash>`` beside OUT and renames it at the end. The hash covers what decides the result:
-kind, format, options, seed and the hashes of the inputs; so the same call finds its result, and another is refused.
+A step works in ``.OUT.partial-<hash>`` beside OUT and renames it at the end. The hash covers what decides the
+result: kind, format, options, seed and the hashes of the inputs; so the same call finds its result, and another
+is refused.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Job:
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of ``out``: of the result found, or, once the block has ended, of the one just made."""
+        """The manifest of ``out``: as found or, once the block has ended, as just made."""
         if self.finished is None:
             raise RuntimeError("the manifest is written when the step's block ends")
         return self.finished
@@ -102,14 +103,16 @@ def step(
         resume: go on from what an interrupted run of the same call left in ``job.work``.
 
     Yields:
-        The job. Where ``job.reused``, the block writes nothing and reads ``job.out``; else it writes to ``job.work``,
-        which is renamed to ``out`` at the end of the block. When the block fails, ``job.work`` stays, for ``resume``.
+        The job. Where ``job.reused``, the block writes nothing and reads ``job.out``; else it writes to
+        ``job.work``, which is renamed to ``out`` at the end of the block. When the block fails, ``job.work``
+        stays, for ``resume``.
 
     Raises:
-        ArtifactError: ``out`` holds something else, or is being written by another process; or no space is left.
+        ArtifactError: ``out`` holds something else or is being written by another process, or no space is left.
     """
     place = Path(out).expanduser().resolve()
-    call = plain({"kind": kind, "format": FORMAT, "options": options, "seed": seed, "inputs": inputs or {}})
+    call = {"kind": kind, "format": FORMAT, "options": options, "seed": seed, "inputs": inputs or {}}
+    call = json.loads(json.dumps(call))  # as the manifest will give it back
     digest = fingerprint(kind, options, seed, inputs)
     job = Job(Path(out), beside(place, f"partial-{digest}"), digest)
     # Looked for before locking too: a finished result must be found where nothing may be written.
@@ -176,7 +179,7 @@ def _is_made(job: Job, place: Path, call: Mapping[str, Any], force: bool = False
         return False
     if found.hash != job.hash:
         raise ArtifactError(
-            f"{job.out} was made otherwise: {_differences(plain(found.model_dump()), call)}",
+            f"{job.out} was made otherwise: {_differences(found.model_dump(), call)}",
             "pass --force to replace it, or choose another --out",
         )
     job.reused, job.finished, job.summary = True, found, dict(found.summary)
@@ -211,7 +214,7 @@ def _flat(value: Any, path: str) -> dict[str, Any]:
 def _shown(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
         return "absent"
-    text = json.dumps(values[name], ensure_ascii=False)
+    text = json.dumps(plain(values[name]), ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

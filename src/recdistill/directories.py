@@ -1,6 +1,7 @@
 """Directories replaced whole: the renames behind every step, and their repair after a kill at any moment.
 
-Work happens in ``.OUT.partial-<hash>``. Publishing renames OUT to ``.OUT.old``, the work to OUT, and deletes the old one.
+Work happens in ``.OUT.partial-<hash>``. Publishing renames OUT to ``.OUT.old``, the work to OUT, and deletes the
+old one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 def beside(place: Path, suffix: str) -> Path:
-    """The hidden sibling of ``place`` that ``suffix`` names: ``.OUT.lock``, ``.OUT.old``, ``.OUT.partial-<hash>``."""
+    """A hidden sibling of OUT: ``.OUT.lock``, ``.OUT.old`` or ``.OUT.partial-<hash>``, by ``suffix``."""
     if not place.name:
         raise ArtifactError(f"{place} cannot be an output directory", "choose another --out")
     return place.with_name(f".{place.name}.{suffix}")
@@ -71,7 +72,7 @@ def prepare(work: Path, resume: bool) -> bool:
 def publish(work: Path, place: Path) -> None:
     """Make ``work`` the new ``place``; the caller holds the lock.
 
-    A kill leaves the old directory at ``place``, or at ``.OUT.old``, from where readers put it back, or the new one.
+    A kill leaves the new directory, or the old one: at ``place``, or at ``.OUT.old``, whence readers put it back.
     """
     sync_tree(work)
     old = beside(place, "old")

@@ -1,7 +1,7 @@
 """Files written whole or not at all: arrays as safetensors, tables as Parquet, the rest as JSON.
 
 Each write goes to a temporary name beside the target, is flushed to the disk and renamed, so a killed process
-leaves the old file or none. torch and polars are imported where they are used: reading a manifest needs neither.
+leaves the old file or none. torch and polars are imported where used: reading a manifest needs neither.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def save_arrays(
     header, order = _header(arrays, metadata)
     needed = len(header) + sum(arrays[name].nbytes for name in order)
     with atomic_file(path, needed) as file:
-        # Not safetensors.torch.save_file: it copies every tensor to bytes, which doubles the memory of large tables.
+        # Not safetensors.torch.save_file: it copies each tensor to bytes, which doubles the memory of large tables.
         file.write(header)
         for name in order:
             flat = arrays[name].detach().contiguous().cpu().reshape(-1)
@@ -225,8 +225,8 @@ def save_arrays(
 
 
 def _header(arrays: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> tuple[bytes, list[str]]:
-    # Format: 8 bytes little-endian header length, JSON header padded to 8, then the raw rows. Wide types first,
-    # so that each tensor is aligned when the file is mapped.
+    # Format: header length in 8 bytes, little-endian; JSON header, padded to 8; the raw values. Wide types come
+    # first, so that each tensor is aligned when the file is mapped.
     import torch
 
     codes = {

@@ -31,7 +31,7 @@ def locked(path: Path, what: str) -> Generator[None]:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
-        # Deleted while still held: whoever opened the same file meanwhile sees that it has gone and tries again.
+        # Deleted while still held: whoever opened the same file meanwhile sees that it is gone and tries again.
         path.unlink(missing_ok=True)
         os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""What a directory is and how it was made: the manifest, and the hash by which a finished step is found again."""
+"""What a directory is and how it was made: the manifest, and the hash by which a finished step is found."""
 
 from __future__ import annotations
 

@@ -1,0 +1,141 @@
+"""Options as people write them: ``key=value`` on the command line, and TOML run files."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+from recdistill.errors import OptionError
+from recdistill.signatures import normal
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` texts; of a repeated key the last counts.
+
+    Values are TOML; ``.5`` is a number too, ``1,2,3`` a list of numbers, and any other bare word a text.
+
+    Args:
+        texts: such as ``["model.dim=20", "rrd.weight=.1", "data.split=temporal"]``.
+
+    Returns:
+        Values by dotted key, in lower case and with ``_`` for ``-``.
+
+    Raises:
+        OptionError: a text without ``=`` or without a key.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        parts = [normal(part) for part in key.split(".")]
+        if not equals or not all(parts):
+            raise OptionError(f"cannot read '{text}'", "expected key=value, such as model.dim=20")
+        values[".".join(parts)] = _value(value.strip())
+    return values
+
+
+def _value(text: str) -> Any:
+    if re.fullmatch(r"[+-]?(\.\d+|\d+\.)([eE][+-]?\d+)?", text):  # .5 and 5. are no TOML
+        return float(text)
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        parts = [_value(part.strip()) for part in text.split(",")] if "," in text else []
+        if parts and all(type(part) in (int, float) for part in parts):
+            return parts
+        return text
+    if list(found) != ["value"] or isinstance(found["value"], date | time):
+        return text
+    return _without_dates(found["value"])
+
+
+def _without_dates(value: Any) -> Any:
+    """Dates as ISO texts, so that a tree of options always has a JSON form."""
+    if isinstance(value, dict):
+        return {key: _without_dates(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_dates(entry) for entry in value]
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
+def assign(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set one value in a tree of options; tables that are missing on the way are made.
+
+    In a list of tables (``[[distill]]``) a part of the path is a position from 1, or the ``method`` or ``name`` of
+    a table, followed by a number where several have it: ``distill.rrd.weight``, ``distill.rrd.2.weight``.
+
+    Args:
+        tree: nested tables, changed in place.
+        path: the dotted key.
+        value: what to put there.
+
+    Raises:
+        OptionError: the path leads through something that is no table.
+    """
+    parts = [normal(part) for part in path.split(".")]
+    here: Any = tree
+    walked: list[str] = []
+    while len(parts) > 1:
+        if isinstance(here, list):
+            here, used = _entry(here, parts, ".".join(walked))
+        else:
+            key = _key(here, parts[0])
+            here, used = here.setdefault(key, {}), 1
+        walked += parts[:used]
+        del parts[:used]
+        if not isinstance(here, dict | list):
+            raise OptionError(f"cannot set {path}: {'.'.join(walked)} is {here!r}, no table")
+    if isinstance(here, list):
+        raise OptionError(f"cannot set {path}: {'.'.join(walked)} is a list of tables", "name one of them")
+    here[_key(here, parts[0])] = value
+
+
+def _key(table: dict[str, Any], name: str) -> str:
+    return next((key for key in table if normal(key) == name), name)
+
+
+def _entry(tables: list[Any], parts: list[str], walked: str) -> tuple[Any, int]:
+    """The table of a list that the path names, and how many of its parts do so."""
+    if parts[0].isdigit():
+        matches, number, used = tables, int(parts[0]), 1
+    else:
+        matches = [table for table in tables if parts[0] in _labels(table)]
+        numbered = len(parts) > 2 and parts[1].isdigit()
+        number, used = (int(parts[1]), 2) if numbered else (1, 1)
+    if not 1 <= number <= len(matches):
+        known = ", ".join(label for table in tables for label in _labels(table))
+        raise OptionError(
+            f"{walked} has no table {'.'.join(parts[:used])}", f"it has {len(tables)}: {known or 'unnamed'}"
+        )
+    return matches[number - 1], used
+
+
+def _labels(table: Any) -> list[str]:
+    if not isinstance(table, dict):
+        return []
+    return [normal(str(table[key])) for key in ("method", "name") if key in table]
+
+
+def load_run_file(path: Path | str) -> dict[str, Any]:
+    """Read a TOML run file.
+
+    Raises:
+        OptionError: the file is missing, unreadable, or no TOML (with the line).
+    """
+    try:
+        text = Path(path).read_bytes().decode()
+        return _without_dates(tomllib.loads(text))
+    except OSError as error:
+        raise OptionError(f"cannot read run file {path}: {error.strerror}", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise OptionError(f"run file {path} is no UTF-8 text", "save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        where = re.search(r"^(.*?) \(at line (\d+), column (\d+)\)$", str(error))
+        said, line = (where.group(1), int(where.group(2))) if where else (str(error), None)
+        place = f"{path}, line {line}" if line else f"{path}, at its end"
+        raise OptionError(f"{place}: {said}", "expected TOML, such as: dim = 20") from error
