@@ -1,3 +1,46 @@
-"""recdistill turns large recommender models into small ones that rank nearly as well."""
+"""recdistill turns large recommender models into small ones that rank nearly as well.
+
+Each step is one function here and one command of the same name: ``prepare``, ``train``, ``extract``, ``distill``,
+``evaluate``, ``report``, ``recommend``, ``run``, ``demo``; ``load`` opens a model. Models are in
+``recdistill.models``, methods in ``recdistill.distillers``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recdistill import distillers as distillers
+    from recdistill import models as models
+    from recdistill.steps.demo import demo as demo
+    from recdistill.steps.distill import distill as distill
+    from recdistill.steps.evaluate import evaluate as evaluate
+    from recdistill.steps.extract import extract as extract
+    from recdistill.steps.load import load as load
+    from recdistill.steps.prepare import prepare as prepare
+    from recdistill.steps.recommend import recommend as recommend
+    from recdistill.steps.report import report as report
+    from recdistill.steps.run import run as run
+    from recdistill.steps.train import train as train
 
 __version__ = "0.1.0"
+
+_STEPS = (
+    "demo", "distill", "evaluate", "extract", "load", "prepare", "recommend", "report", "run", "train",
+)  # fmt: skip
+_ROOMS = ("distillers", "models")
+
+__all__ = [  # noqa: PLE0604
+    "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare", "recommend", "report",
+    "run", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Steps and rooms are imported when first used, so that ``import recdistill`` is quick."""
+    if name in _STEPS:
+        return getattr(importlib.import_module(f"recdistill.steps.{name}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"recdistill.{name}")
+    raise AttributeError(f"module 'recdistill' has no attribute '{name}'")

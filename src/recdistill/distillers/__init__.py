@@ -1,1 +1,7 @@
+"""Distillation methods by name: ``recdistill.distillers.RRD(weight=1e-3)``."""
 
+from recdistill.distillers.base import Context, Distiller, Objective
+from recdistill.distillers.de import DE
+from recdistill.distillers.rrd import RRD
+
+__all__ = ["DE", "RRD", "Context", "Distiller", "Objective"]

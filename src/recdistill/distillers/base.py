@@ -48,9 +48,7 @@ class Context:
             for old in [k for k in self.shared if k[0] != self.epoch]:
                 del self.shared[old]
             users = torch.arange(self.interactions.num_users)
-            with torch.no_grad():
-                state = self.model.eval().state()
-                self.shared[key] = top_items(state, users, depth, exclude=[self.interactions])
+            self.shared[key] = top_items(self.model.frozen(), users, depth, exclude=[self.interactions])
             self.model.train()
         return self.shared[key]
 

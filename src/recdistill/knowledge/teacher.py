@@ -204,7 +204,7 @@ def frozen_state(model: Recommender) -> FrozenState:
     Raises:
         MissingKnowledgeError: the model's scores are no product of vectors.
     """
-    state = model.eval().state()
+    state = model.frozen()
     vectors = state.score_vectors()
     if vectors is None:
         raise MissingKnowledgeError(f"{model.model_name()} has no score vectors", "extract its lists to a store")

@@ -1,1 +1,8 @@
+"""Models by name: ``recdistill.models.BPR(dim=20)``."""
 
+from recdistill.models.base import Batch, Recommender, ScoreVectors, State
+from recdistill.models.bpr import BPR
+from recdistill.models.lightgcn import LightGCN
+from recdistill.models.popularity import Popularity
+
+__all__ = ["BPR", "Batch", "LightGCN", "Popularity", "Recommender", "ScoreVectors", "State"]

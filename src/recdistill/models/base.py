@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -180,6 +181,8 @@ class Recommender(nn.Module):
     users: Vocabulary | None = None
     items: Vocabulary | None = None
     train_pairs: Interactions | None = None
+    path: Path | None = None
+    _frozen: State | None = None
 
     @classmethod
     def model_name(cls) -> str:
@@ -211,6 +214,18 @@ class Recommender(nn.Module):
     def num_negatives(self) -> int:
         """Negatives drawn for each training row."""
         return int(self.options.get("num_negatives", 1))
+
+    def frozen(self) -> State:
+        """The state of all users in eval mode, without gradient, computed once until the model trains again."""
+        if self._frozen is None:
+            with torch.no_grad():
+                self._frozen = self.eval().state()
+        return self._frozen
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._frozen = None
+        return super().train(mode)
 
     def attach(self, users: Vocabulary, items: Vocabulary, train_pairs: Interactions) -> None:
         """Attach what :meth:`recommend` needs beside the weights."""

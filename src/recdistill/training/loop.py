@@ -98,12 +98,14 @@ class Result:
         best_epoch: the epoch (from 1) whose state the model now has.
         best_metric: its validation metric; None where nothing was validated.
         stopped_early: patience ran out before the last epoch.
+        trajectory: epochs and states that were asked to be kept, in order.
     """
 
     history: list[dict[str, Any]] = field(default_factory=lambda: [])
     best_epoch: int = 0
     best_metric: float | None = None
     stopped_early: bool = False
+    trajectory: list[tuple[int, dict[str, Tensor]]] = field(default_factory=lambda: [])
 
 
 @dataclass
@@ -228,6 +230,7 @@ class _Run:
             self.model.load_state_dict(self.best)
         if self.trajectory is not None:
             self.trajectory.settle(self.result.best_epoch, self.options.trajectory)
+            self.result.trajectory = list(self.trajectory.states.items())
         self.model.eval()
         return self.result
 

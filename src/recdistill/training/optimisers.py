@@ -38,6 +38,7 @@ class _TableOptimiser:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
         self.steps = torch.zeros((), dtype=torch.int64)
         self.slots: dict[str, Tensor] = {}
+        self.scratch = {name: ops.row_slots(p.shape[0]) for name, p in self.parameters if p.dim() > 0}
 
     def zero_grad(self) -> None:
         for _, parameter in self.parameters:
@@ -104,6 +105,7 @@ class Adam(_TableOptimiser):
                 betas=self.betas,
                 epsilon=self.epsilon,
                 weight_decay=self.weight_decay,
+                slots=self.scratch.get(name),
             )
 
 
@@ -147,6 +149,7 @@ class RowwiseAdagrad(_TableOptimiser):
                 learning_rate=self.learning_rate,
                 epsilon=self.epsilon,
                 weight_decay=self.weight_decay,
+                slots=self.scratch.get(name),
             )
 
 

@@ -1,0 +1,31 @@
+"""`demo`: the whole line on built-in synthetic interactions."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+from recdistill.progress import Progress
+from recdistill.steps.run import RunResult, run
+
+
+def demo(
+    out: Path | str = "runs/demo",
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run the line on synthetic interactions: a teacher, the student alone and distilled, and their comparison.
+
+    Args:
+        out: the directory for everything.
+        seed: of the data and every step.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        force: replace a demo made with other options.
+        progress: where stages are shown.
+    """
+    text = (resources.files("recdistill.presets") / "demo" / "demo.toml").read_text(encoding="utf-8")
+    return run(tomllib.loads(text), out, seed=seed, device=device, force=force, progress=progress)

@@ -1,0 +1,146 @@
+"""`distill`: a student that learns from its data and from a teacher's knowledge."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from recdistill import config
+from recdistill.distillers.base import Distiller, Objective
+from recdistill.errors import OptionError
+from recdistill.knowledge.teacher import TeacherKnowledge, live, load_knowledge
+from recdistill.models.base import Recommender
+from recdistill.progress import Progress, Silent
+from recdistill.steps.fit import DataLike, ModelLike, fit, make_model, make_training, open_data
+from recdistill.steps.load import load
+from recdistill.training.loop import TrainingOptions
+
+DEFAULT_PRESET = "de-rrd"
+
+MethodLike = Distiller | str | Mapping[str, Any]
+
+
+def distill(
+    data: DataLike,
+    knowledge: TeacherKnowledge | Path | str,
+    model: ModelLike = "bpr",
+    methods: MethodLike | Sequence[MethodLike] = DEFAULT_PRESET,
+    out: Path | str = "runs/distill",
+    *,
+    training: TrainingOptions | Mapping[str, Any] | None = None,
+    base_weight: float = 1.0,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Recommender:
+    """Train a student on its own loss plus distillation losses.
+
+    Args:
+        data: a prepared data directory.
+        knowledge: a teacher's store, or the directory of a model to read live.
+        model: the student: an unbuilt model, its name, or a table of its name and options.
+        methods: methods and presets by name, tables with ``method`` and options, or instances; they add up.
+        out: the model directory to write.
+        training: how to train.
+        base_weight: weight of the student's own loss, at least 0.
+        seed: of initialisation and draws.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        force: replace another model in ``out``.
+        resume: continue an interrupted run.
+        progress: where stages are shown.
+
+    Returns:
+        The student, loaded from ``out``.
+
+    Raises:
+        RecdistillError: bad options or data, missing knowledge, or ``out`` holds something else.
+    """
+    opened = open_data(data)
+    if base_weight < 0:
+        raise OptionError(f"base_weight must be at least 0; found {base_weight}")
+    teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
+    distillers = make_methods(methods)
+    manifest = teacher.manifest
+    if manifest is None:
+        raise OptionError("the knowledge has no directory", "pass the path of a store or of a model")
+    source = "knowledge" if manifest.kind == "knowledge" else "live"
+    teacher_hash = manifest.inputs.get("model") if source == "knowledge" else manifest.hash
+    return fit(
+        opened,
+        make_model(model),
+        Objective(distillers, teacher, base_weight),
+        make_training(training),
+        out,
+        distill=[{"method": d.method_name(), **d.options} for d in distillers],
+        inputs={source: manifest.hash},
+        lineage={"teacher": teacher_hash},
+        on=("train",),
+        seed=seed,
+        device=device,
+        force=force,
+        resume=resume,
+        progress=progress or Silent(),
+    )
+
+
+def open_knowledge(path: Path | str, data: Any) -> TeacherKnowledge:
+    """A store, or a model read live, over the users and items of ``data``."""
+    from recdistill.artifacts import read_manifest
+
+    manifest = read_manifest(path, kind=("knowledge", "model"))
+    if manifest.kind == "knowledge":
+        return load_knowledge(path, data)
+    model = load(path)
+    users, items = model.vocabularies()
+    if users.hash != data.users.hash or items.hash != data.items.hash:
+        raise OptionError(
+            f"the model at {path} knows other users or items than {data.path}",
+            "use a model trained on this data",
+        )
+    teacher = live(model, data.train)
+    teacher.manifest = manifest
+    return teacher
+
+
+def preset_names() -> list[str]:
+    """Names of the presets, sorted."""
+    folder = resources.files("recdistill.presets")
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def method_tables(methods: MethodLike | Sequence[MethodLike]) -> list[dict[str, Any]]:
+    """Presets and names spelled out as tables with ``method`` and options, in order."""
+    several = [methods] if isinstance(methods, (str, Mapping, Distiller)) else list(methods)
+    tables: list[dict[str, Any]] = []
+    for entry in several:
+        if isinstance(entry, Distiller):
+            tables.append({"method": entry.method_name(), **entry.options})
+        elif isinstance(entry, str) and entry.lower().replace("_", "-") in preset_names():
+            name = entry.lower().replace("_", "-")
+            text = (resources.files("recdistill.presets") / f"{name}.toml").read_text(encoding="utf-8")
+            tables.extend(tomllib.loads(text)["distill"])
+        else:
+            tables.append({"method": entry} if isinstance(entry, str) else dict(entry))
+    if not tables:
+        raise OptionError("no method to distil with", f"methods: {', '.join(config.names('distillers'))}")
+    return tables
+
+
+def make_methods(methods: MethodLike | Sequence[MethodLike]) -> list[Distiller]:
+    """The distillers that ``methods`` name, in order."""
+    made: list[Distiller] = []
+    for table in method_tables(methods):
+        chosen = dict(table)
+        name = str(chosen.pop("method", ""))
+        if name.lower().replace("_", "-") in preset_names():
+            made.extend(make_methods(name))
+            continue
+        built = config.build(config.find("distillers", name), chosen, name)
+        assert isinstance(built, Distiller)
+        made.append(built)
+    return made

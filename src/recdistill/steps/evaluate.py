@@ -1,0 +1,300 @@
+"""`evaluate`: how well models rank, what they cost, and what distillation won."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from recdistill import artifacts
+from recdistill.artifacts import read_json, read_manifest, write_json, write_table
+from recdistill.config import validated
+from recdistill.data.prepared import Data
+from recdistill.errors import ArtifactError, OptionError
+from recdistill.evaluation.candidates import Negatives
+from recdistill.evaluation.latency import Latency, measure
+from recdistill.evaluation.lineage import Member, teacher_of, unique_names
+from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
+from recdistill.evaluation.rankers import ListRanker, Ranker, StateRanker, model_ranker
+from recdistill.evaluation.results import Evaluated, Lineage, per_user_table, summarise
+from recdistill.evaluation.tables import over_splits, table
+from recdistill.knowledge.teacher import load_knowledge
+from recdistill.models.base import Recommender
+from recdistill.progress import Progress, Silent
+from recdistill.steps.fit import DataLike, open_data, pick_device
+from recdistill.steps.load import WEIGHTS, load
+
+__all__ = ["FORMAT", "evaluate", "over_splits", "table"]
+
+FORMAT = 1
+"""Version of `metrics.json`."""
+
+Evaluable = Recommender | Path | str
+
+
+@validated
+def evaluate(
+    data: DataLike,
+    models: Evaluable | Sequence[Evaluable],
+    out: Path | str = "runs/evaluate",
+    *,
+    protocol: Literal["full", "sampled"] = "full",
+    negatives: Annotated[int, Field(ge=1)] = 499,
+    k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20),
+    split: Literal["test", "valid"] = "test",
+    mask: Literal["default", "seen", "none"] = "default",
+    teacher: Path | str | None = None,
+    alone: Path | str | None = None,
+    latency: bool = True,
+    seed: Annotated[int, Field(ge=0)] = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate models on the same users, compare them, and write ``metrics.json`` and ``per_user.parquet``.
+
+    Args:
+        data: a prepared data directory.
+        models: model or knowledge directories (or models loaded from directories), at least one.
+        out: the evaluation directory to write.
+        protocol: ``full`` ranks all items; ``sampled`` each target among ``negatives`` items, which is not
+            comparable.
+        negatives: candidates drawn once a user by the data's seed, for ``sampled`` alone, at least 1.
+        k: cut-offs, each at least 1.
+        split: where the targets come from.
+        mask: ``seen`` leaves out train (at test also valid) pairs, ``none`` nothing; ``default`` is
+            ``seen`` for data in which nobody takes an item twice, else ``none``.
+        teacher: the teacher that all are compared with; by default the one in a student's lineage.
+        alone: the undistilled model; by default the one of the student's class and options.
+        latency: measure milliseconds a request, about a second a model.
+        seed: of permutation tests and bootstrap.
+        device: where models score: ``auto``, ``cpu`` or ``cuda``.
+        force: replace another evaluation in ``out``.
+        progress: where stages are shown.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        OptionError: an option out of range, more negatives than some user has unobserved items, lists too
+            short.
+        DataError: no user has a row in the split.
+        ArtifactError: something is missing, damaged, or made from other data.
+    """
+    opened, shown = open_data(data), progress or Silent()
+    members, named_teacher, named_alone = _members(models, teacher, alone)
+    for member in members:
+        _check(member, opened, split)
+    cut_offs = tuple(sorted(set(k)))
+    options: dict[str, Any] = {
+        "models": [member.name for member in members],
+        "protocol": protocol,
+        "negatives": negatives if protocol == "sampled" else None,
+        "k": list(cut_offs),
+        "split": split,
+        "mask": mask,
+        "teacher": None if named_teacher is None else named_teacher.name,
+        "alone": None if named_alone is None else named_alone.name,
+        "latency": latency,
+    }
+    inputs = {"data": opened.hash} | {f"model:{member.name}": member.manifest.hash for member in members}
+    with artifacts.step(
+        out, kind="evaluation", options=options, seed=seed, inputs=inputs, force=force
+    ) as job:
+        if job.reused:
+            shown.note(f"{out}: already there, same inputs and options: reused")
+        else:
+            task = make_task(opened, split, mask, cut_offs)
+            _say(task, protocol, shown)
+            drawn = Negatives(opened, negatives, task.users) if protocol == "sampled" else None
+            lineage = _lineage(members, named_teacher, named_alone)
+            done = _run(members, opened, task, drawn, lineage, device, latency, shown)
+            result = _header(opened, task, protocol, negatives) | summarise(done, task, lineage, seed)
+            write_json(job.work / "metrics.json", result)
+            write_table(job.work / "per_user.parquet", per_user_table(done, task, opened.users))
+            job.summary.update({"models": [member.name for member in members], "num_users": len(task.users)})
+    found: dict[str, Any] = read_json(Path(out) / "metrics.json")
+    return found
+
+
+def _members(
+    models: Evaluable | Sequence[Evaluable], teacher: Path | str | None, alone: Path | str | None
+) -> tuple[list[Member], Member | None, Member | None]:
+    """Everything to evaluate, each directory once, and those named as teacher and undistilled model."""
+    given = [models] if isinstance(models, Recommender | Path | str) else list(models)
+    if not given:
+        raise OptionError("no model to evaluate", "name at least one model or knowledge directory")
+    paths = [_path(model) for model in given]
+    named = [None if path is None else Path(path) for path in (teacher, alone)]
+    distinct: dict[Path, Path] = {}
+    for path in (*paths, *named):
+        if path is not None:
+            distinct.setdefault(path.resolve(), path)
+    ordered = list(distinct.values())
+    members = [
+        Member(name, path, read_manifest(path, kind=("model", "knowledge")))
+        for name, path in zip(unique_names(ordered), ordered, strict=True)
+    ]
+    by_path = {member.path.resolve(): member for member in members}
+    found = [None if path is None else by_path[path.resolve()] for path in named]
+    return members, found[0], found[1]
+
+
+def _path(model: Evaluable) -> Path:
+    path = model.path if isinstance(model, Recommender) else Path(model)
+    if path is None:
+        raise OptionError("the model has no directory", "train it into one, or pass the directory")
+    return path
+
+
+def _check(member: Member, data: Data, split: str) -> None:
+    manifest = member.manifest
+    seen = manifest.inputs.get("data")
+    if seen != data.hash:
+        raise ArtifactError(
+            f"{member.path} was made from data {seen}, not from {data.hash}: it may know the answers",
+            "evaluate it on the data directory it was made from, or make it again from this one",
+        )
+    if split in manifest.options.get("on", ()):
+        raise OptionError(f"{member.path} was trained on the {split} split", "evaluate it with --split test")
+
+
+def _lineage(members: Sequence[Member], teacher: Member | None, alone: Member | None) -> Lineage:
+    teachers: dict[str, Member | None] = {
+        member.name: teacher_of(member, members)
+        if teacher is None
+        else (None if member in (teacher, alone) else teacher)
+        for member in members
+    }
+    return Lineage(teachers, teacher, alone)
+
+
+def _say(task: Task, protocol: str, shown: Progress) -> None:
+    without = task.train.num_users - len(task.users)
+    masked = " and ".join(task.masked_splits) or "nothing"
+    counted = f"{len(task.users):,} users with a {task.split} row; {without:,} without one are not counted"
+    shown.note(f"{counted}; {task.num_cold:,} have no train row")
+    if task.num_masked_targets:
+        shown.note(f"{task.num_masked_targets:,} {task.split} rows are masked, and so are no targets")
+    shown.note(f"{protocol} ranking, masked: {masked}; history: train")
+
+
+def _run(
+    members: Sequence[Member],
+    data: Data,
+    task: Task,
+    negatives: Negatives | None,
+    lineage: Lineage,
+    device: str,
+    latency: bool,
+    shown: Progress,
+) -> list[Evaluated]:
+    """Evaluate one model after the other, teachers before their students."""
+    teaching = {teacher.name for teacher in lineage.teachers.values() if teacher is not None}
+    done: dict[str, Evaluated] = {}
+    for member in _teachers_first(members, lineage.teachers):
+        taught_by = lineage.teachers[member.name]
+        with shown.stage(f"evaluate {member.name}", len(task.users), "users") as stage:
+            model, ranker = _open(member, data, task, negatives is not None, device, shown)
+            if negatives is not None:
+                outcome = rank_sampled(ranker, task, negatives, advance=stage.advance)
+            else:
+                outcome = rank_all(
+                    ranker,
+                    task,
+                    teacher_lists=None if taught_by is None else done[taught_by.name].outcome.lists,
+                    keep_lists=member.name in teaching,
+                    advance=stage.advance,
+                )
+        timed = measure(model) if latency and model is not None else None
+        done[member.name] = _evaluated(member, outcome, model, timed)
+    return [done[member.name] for member in members]
+
+
+def _teachers_first(members: Sequence[Member], teachers: Mapping[str, Member | None]) -> list[Member]:
+    ordered: list[Member] = []
+
+    def add(member: Member) -> None:
+        if member not in ordered:
+            teacher = teachers[member.name]
+            if teacher is not None:
+                add(teacher)
+            ordered.append(member)
+
+    for member in members:
+        add(member)
+    return ordered
+
+
+def _open(
+    member: Member, data: Data, task: Task, sampled: bool, device: str, shown: Progress
+) -> tuple[Recommender | None, Ranker]:
+    """The model (None for knowledge) and what ranks for it."""
+    if member.manifest.kind == "model":
+        model = load(member.path, device=str(pick_device(device)))
+        users, items = model.vocabularies()
+        if users.hash != data.users.hash or items.hash != data.items.hash:
+            raise ArtifactError(
+                f"{member.path} knows {len(users)} users and {len(items)} items, not those of {data.path}",
+                "evaluate it on the data directory it was made from",
+            )
+        return model, model_ranker(model)
+    return None, _store_ranker(member, data, task, sampled, shown)
+
+
+def _store_ranker(member: Member, data: Data, task: Task, sampled: bool, shown: Progress) -> Ranker:
+    """A store's lists where they answer what is asked, else its scores if it has any."""
+    knowledge = load_knowledge(member.path, data)
+    state = None if knowledge.frozen is None else StateRanker(knowledge.frozen)
+    lists = knowledge.lists.get("top_items")
+    if lists is None and state is None:
+        raise OptionError(
+            f"{member.path} holds neither top_items nor scores, so nothing can be ranked",
+            "extract it again with --kinds top_items",
+        )
+    if state is not None and (lists is None or sampled):
+        return state
+    assert lists is not None
+    ranker = ListRanker(str(member.path), lists.ids, data.train)
+    if sampled:
+        return ranker
+    try:
+        ranker.check(task.users, task.ks[-1], task.masked)
+    except OptionError as error:
+        if state is None:
+            raise
+        shown.note(f"{error.message}; ranked by its scores instead")
+        return state
+    return ranker
+
+
+def _evaluated(
+    member: Member, outcome: Outcome, model: Recommender | None, timed: list[Latency] | None
+) -> Evaluated:
+    if model is None:
+        return Evaluated(member, outcome)
+    size = (member.path / WEIGHTS).stat().st_size
+    return Evaluated(member, outcome, model.num_parameters(), size, timed)
+
+
+def _header(data: Data, task: Task, protocol: str, negatives: int) -> dict[str, Any]:
+    """The part of `metrics.json` that does not depend on the models."""
+    return {
+        "format": FORMAT,
+        "data": data.hash,
+        "split": task.split,
+        "protocol": protocol,
+        "negatives": negatives if protocol == "sampled" else None,
+        "k": list(task.ks),
+        "masked": list(task.masked_splits),
+        "history": ["train"],
+        "num_items": task.num_items,
+        "users": {
+            "evaluated": len(task.users),
+            "without_targets": task.train.num_users - len(task.users),
+            "without_train_rows": task.num_cold,
+            "masked_targets": task.num_masked_targets,
+        },
+    }

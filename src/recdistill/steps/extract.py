@@ -1,0 +1,192 @@
+"""`extract`: what a teacher knows, stored once in an open format."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recdistill import artifacts
+from recdistill.artifacts import Manifest, read_manifest, save_arrays
+from recdistill.data.prepared import Data
+from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.files import size_text
+from recdistill.knowledge.teacher import (
+    TeacherKnowledge,
+    frozen_state,
+    load_knowledge,
+    observed_scores,
+    stored_arrays,
+)
+from recdistill.models.base import Recommender
+from recdistill.models.ranking import top_items, top_users
+from recdistill.progress import Progress, Silent
+from recdistill.steps.fit import DataLike, open_data
+from recdistill.steps.load import load, load_weights
+
+STORED = ("top_items", "top_users", "observed_scores", "embeddings", "trajectory")
+"""Kinds that a store may hold."""
+
+
+def extract(
+    data: DataLike,
+    model: Recommender | Path | str,
+    out: Path | str = "runs/extract",
+    *,
+    kinds: Sequence[str] | None = None,
+    depth: int = 500,
+    force: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> TeacherKnowledge:
+    """Store a teacher's knowledge.
+
+    A store of the same data and model that is there already is extended: it keeps what it holds, and gets the
+    missing kinds or the greater depth.
+
+    Args:
+        data: the prepared data directory the model was trained on.
+        model: a model directory, or a model loaded from one.
+        out: the knowledge directory to write.
+        kinds: of ``top_items``, ``top_users``, ``observed_scores``, ``embeddings``, ``trajectory``; by default all
+            that the model has but the trajectory.
+        depth: length of the lists, at least 1; a user with fewer unobserved items gets a shorter list.
+        force: replace a store of other data or another model.
+        device: where the model is read: ``auto``, ``cpu`` or ``cuda``.
+        progress: where stages are shown.
+
+    Returns:
+        The knowledge, opened from ``out``.
+
+    Raises:
+        RecdistillError: bad options, a model of other data, or ``out`` holds something else.
+    """
+    from recdistill.steps.fit import pick_device
+
+    opened, shown = open_data(data), progress or Silent()
+    path = model.path if isinstance(model, Recommender) else Path(model)
+    if path is None:
+        raise OptionError("the model has no directory", "train it into one, or pass the directory")
+    manifest = read_manifest(path, kind="model")
+    if manifest.inputs.get("data") != opened.hash:
+        raise ArtifactError(
+            f"the model at {path} was trained on data {manifest.inputs.get('data')}, not on {opened.hash}",
+            "pass the data directory it was trained on",
+        )
+    if depth < 1:
+        raise OptionError(f"depth must be at least 1; found {depth}")
+    teacher = load(path, device=str(pick_device(device)))
+    wanted = _wanted(teacher, kinds)
+    inputs = {"data": opened.hash, "model": manifest.hash}
+    old = _existing(out, inputs)
+    if old is not None:
+        wanted |= set(old.options["kinds"])
+        depth = max(depth, int(old.options["depth"]))
+    options = {"kinds": sorted(wanted), "depth": depth}
+    with artifacts.step(
+        out, kind="knowledge", options=options, inputs=inputs, force=force or old is not None
+    ) as job:
+        if job.reused:
+            shown.note(f"{out}: already there, same inputs and options: reused")
+        else:
+            kept = {} if old is None or old.options["depth"] != depth else dict.fromkeys(old.options["kinds"])
+            if old is not None and "embeddings" in old.options["kinds"]:
+                kept["embeddings"] = None
+            _write(opened, teacher, wanted, depth, job.work, Path(out), set(kept), shown)
+            job.summary.update(
+                {
+                    "model": manifest.options["model"],
+                    "users": opened.num_users,
+                    "items": opened.num_items,
+                    "users_hash": opened.users.hash,
+                    "items_hash": opened.items.hash,
+                    "bytes": sum(f.stat().st_size for f in job.work.rglob("*") if f.is_file()),
+                }
+            )
+    return load_knowledge(out, opened)
+
+
+def _wanted(teacher: Recommender, kinds: Sequence[str] | None) -> set[str]:
+    has = set(STORED) - {"trajectory"}
+    if "embeddings" not in teacher.frozen().kinds:
+        has -= {"embeddings"}
+    if kinds is None:
+        return has
+    for kind in kinds:
+        if kind not in STORED:
+            raise OptionError(f"no kind of knowledge '{kind}'", f"kinds: {', '.join(STORED)}")
+        if kind == "embeddings" and kind not in has:
+            raise MissingKnowledgeError(
+                f"{teacher.model_name()} has no embeddings; it supplies {', '.join(sorted(has))}"
+            )
+        if kind == "trajectory" and (teacher.path is None or not (teacher.path / "trajectory").is_dir()):
+            raise MissingKnowledgeError(
+                f"the model at {teacher.path} kept no trajectory",
+                "train it again with --set training.trajectory=[0.25,0.5,0.75,1.0]",
+            )
+    if not kinds:
+        raise OptionError("kinds is empty", f"kinds: {', '.join(STORED)}")
+    return set(kinds)
+
+
+def _existing(out: Path | str, inputs: dict[str, str]) -> Manifest | None:
+    """The manifest of a store of the same teacher that is there already."""
+    try:
+        found = read_manifest(out, kind="knowledge")
+    except ArtifactError:
+        return None  # nothing there, or something that the step will refuse by name
+    return found if found.inputs == inputs else None
+
+
+def _write(
+    data: Data, teacher: Recommender, kinds: set[str], depth: int, work: Path, old: Path, kept: set[str], shown: Progress
+) -> None:
+    sizes = {"top_items": data.num_users * depth * 8, "top_users": data.num_items * depth * 8}
+    expected = sum(size for kind, size in sizes.items() if kind in kinds - kept)
+    shown.note(f"extracting {', '.join(sorted(kinds - kept))}: about {size_text(expected)} of lists")
+    state = teacher.frozen()
+    train = data.train
+    with shown.stage("extract", len(kinds), "kinds") as stage:
+        for kind in sorted(kinds):
+            target = work / f"{kind}.safetensors"
+            if kind in kept:
+                source = old / target.name if kind != "trajectory" else old / "trajectory"
+                (shutil.copytree if source.is_dir() else shutil.copy2)(source, work / source.name)
+            elif kind == "embeddings":
+                save_arrays(target, stored_arrays(frozen_state(teacher)))
+            elif kind == "observed_scores":
+                save_arrays(target, {"scores": observed_scores(state, train)})
+            elif kind == "top_items":
+                _save_lists(target, *top_items(state, torch.arange(data.num_users), depth, exclude=[train]))
+            elif kind == "top_users":
+                _save_lists(target, *top_users(state, torch.arange(data.num_items), depth, exclude=train))
+            else:
+                _write_trajectory(data, teacher, depth, work / "trajectory")
+            stage.advance(1)
+
+
+def _save_lists(target: Path, ids: torch.Tensor, scores: torch.Tensor) -> None:
+    save_arrays(target, {"ids": ids.int(), "scores": scores})
+
+
+def _write_trajectory(data: Data, teacher: Recommender, depth: int, folder: Path) -> None:
+    """The top lists of every kept state of the teacher, one file an epoch."""
+    assert teacher.path is not None
+    folder.mkdir()
+    for weights in sorted((teacher.path / "trajectory").glob("*.safetensors")):
+        load_weights(teacher, weights)
+        ids, scores = top_items(
+            teacher.frozen(), torch.arange(data.num_users), depth, exclude=[data.train]
+        )
+        _save_lists(folder / weights.name, ids, scores)
+    load_weights(teacher, teacher.path / "weights.safetensors")
+
+
+def describe(knowledge: TeacherKnowledge) -> dict[str, Any]:
+    """What a store holds, for printing."""
+    manifest = knowledge.manifest
+    assert manifest is not None
+    return {"kinds": manifest.options["kinds"], "depth": manifest.options["depth"], **manifest.summary}

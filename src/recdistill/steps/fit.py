@@ -1,0 +1,150 @@
+"""What `train` and `distill` share: from a model and an objective to a model directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recdistill import artifacts, config
+from recdistill.artifacts import save_arrays
+from recdistill.data.interactions import Interactions
+from recdistill.data.prepared import Data
+from recdistill.distillers.base import Objective
+from recdistill.errors import OptionError
+from recdistill.evaluation.validate import validator
+from recdistill.models.base import Recommender
+from recdistill.progress import Progress
+from recdistill.steps.load import WEIGHTS, load, save_model
+from recdistill.training.checkpoint import Checkpoint
+from recdistill.training.loop import Result, TrainingOptions, train
+
+DataLike = Data | Path | str
+ModelLike = Recommender | str | Mapping[str, Any]
+
+
+def open_data(data: DataLike) -> Data:
+    """A prepared data directory, by path or opened already."""
+    return data if isinstance(data, Data) else Data.load(data)
+
+
+def make_model(model: ModelLike) -> Recommender:
+    """An unbuilt model from an instance, a name, or a table with ``name`` and options."""
+    if isinstance(model, Recommender):
+        if model.num_users:
+            raise OptionError("the model is built already", "pass an unbuilt one, such as BPR(dim=20)")
+        return model
+    chosen = {"name": model} if isinstance(model, str) else dict(model)
+    if "name" not in chosen:
+        raise OptionError("model has no name", f"one of: {', '.join(config.names('models'))}")
+    built = config.build(config.find("models", str(chosen.pop("name"))), chosen, "model")
+    assert isinstance(built, Recommender)
+    return built
+
+
+def make_training(training: TrainingOptions | Mapping[str, Any] | None) -> TrainingOptions:
+    """Training options from an instance or a table."""
+    if isinstance(training, TrainingOptions):
+        return training
+    return config.build(TrainingOptions, dict(training or {}), "training")
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is a GPU where there is one.
+
+    Raises:
+        OptionError: an unknown device, or no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise OptionError(f"device must be auto, cpu or cuda; found '{name}'")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device is cuda, but torch sees no GPU", "use --device cpu, or install torch for CUDA")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def parts_of(data: Data, on: Sequence[str]) -> Interactions:
+    """The union of the named splits, ``train`` and possibly ``valid``."""
+    if list(on) not in (["train"], ["train", "valid"]):
+        raise OptionError(f"on must be train or train,valid; found '{','.join(on)}'")
+    return data.train if len(on) == 1 else data.train.union(data.valid)
+
+
+def fit(
+    data: Data,
+    model: Recommender,
+    objective: Objective,
+    training: TrainingOptions,
+    out: Path | str,
+    *,
+    distill: list[dict[str, Any]],
+    inputs: dict[str, str],
+    lineage: dict[str, Any],
+    on: Sequence[str],
+    seed: int,
+    device: str,
+    force: bool,
+    resume: bool,
+    progress: Progress,
+) -> Recommender:
+    """Train ``model`` on ``objective`` into the directory ``out``, or find it there."""
+    options: dict[str, Any] = {
+        "model": {"name": model.model_name(), **model.options},
+        "training": {k: v for k, v in training.options.items() if k != "checkpoint_seconds"},
+        "on": list(on),
+    }
+    if distill:
+        options |= {"distill": distill, "base_weight": objective.base_weight}
+    inputs = {"data": data.hash, **inputs}
+    with artifacts.step(
+        out, kind="model", options=options, seed=seed, inputs=inputs, force=force, resume=resume
+    ) as job:
+        if job.reused:
+            progress.note(f"{out}: already there, same inputs and options: reused")
+        else:
+            interactions = parts_of(data, on)
+            validate = None
+            if len(on) == 1 and data.valid.num_pairs:
+                masked = None if data.has_repeats else data.train
+                validate = validator(data.valid, masked, training.validate_metric)
+            elif not model.closed_form:
+                progress.note("nothing to validate on: the last epoch is kept")
+            result = train(
+                model,
+                objective,
+                interactions,
+                training,
+                validate,
+                seed=seed,
+                device=pick_device(device),
+                work=job.work,
+                resume=resume,
+                progress=progress,
+            )
+            model.attach(data.users, data.items, interactions)
+            save_model(model, job.work)
+            _save_trajectory(result, job.work)
+            Checkpoint(job.work).clear()
+            job.summary.update(lineage, **_summary(model, result, job.work))
+    return load(out)
+
+
+def _summary(model: Recommender, result: Result, work: Path) -> dict[str, Any]:
+    return {
+        "parameters": model.num_parameters(),
+        "bytes": (work / WEIGHTS).stat().st_size,
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "best_metric": result.best_metric,
+        "stopped_early": result.stopped_early,
+        "trajectory": [epoch for epoch, _ in result.trajectory],
+        "seconds_per_epoch": sum(r["seconds"] for r in result.history) / max(len(result.history), 1),
+    }
+
+
+def _save_trajectory(result: Result, work: Path) -> None:
+    for epoch, state in result.trajectory:
+        folder = work / "trajectory"
+        folder.mkdir(exist_ok=True)
+        save_arrays(folder / f"epoch-{epoch:06d}.safetensors", state)

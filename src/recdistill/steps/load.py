@@ -1,0 +1,75 @@
+"""Model directories: written once, read back whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recdistill import config
+from recdistill.artifacts import load_arrays, read_manifest, save_arrays
+from recdistill.data.interactions import Interactions
+from recdistill.data.vocabulary import Vocabulary
+from recdistill.errors import ArtifactError
+from recdistill.models.base import Recommender
+
+WEIGHTS = "weights.safetensors"
+
+
+def save_model(model: Recommender, folder: Path) -> None:
+    """Write weights, vocabularies and train pairs of ``model`` to ``folder``."""
+    users, items = model.vocabularies()
+    pairs = model.train_pairs
+    assert pairs is not None
+    save_arrays(folder / WEIGHTS, {name: value.cpu().contiguous() for name, value in model.state_dict().items()})
+    save_arrays(folder / "train.safetensors", {"indptr": pairs.indptr, "items": pairs.items})
+    users.save(folder / "users.parquet")
+    items.save(folder / "items.parquet")
+
+
+def load(path: Path | str, device: str = "cpu") -> Recommender:
+    """The model at ``path``, in eval mode, ready to recommend.
+
+    Args:
+        path: a model directory.
+        device: where its parameters go.
+
+    Raises:
+        ArtifactError: no model there, a damaged one, or one that this version does not know.
+    """
+    path = Path(path)
+    manifest = read_manifest(path, kind="model")
+    chosen: dict[str, Any] = dict(manifest.options["model"])
+    name = chosen.pop("name")
+    model = config.build(config.find("models", name), chosen, "model")
+    assert isinstance(model, Recommender)
+    arrays = load_arrays(path / "train.safetensors")
+    users, items = Vocabulary.load(path / "users.parquet"), Vocabulary.load(path / "items.parquet")
+    pairs = pairs_of(arrays["indptr"], arrays["items"], len(items))
+    model.build(pairs, torch.Generator())
+    load_weights(model, path / WEIGHTS)
+    model.attach(users, items, pairs)
+    model.path = path
+    return model.to(device).eval()
+
+
+def load_weights(model: Recommender, path: Path) -> None:
+    """Read parameters and buffers of ``model`` from ``path``.
+
+    Raises:
+        ArtifactError: other names or shapes than the model's.
+    """
+    arrays = load_arrays(path)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in arrays.items()}
+    if expected != found:
+        raise ArtifactError(f"{path} holds {found}; the model expects {expected}", "train the model again")
+    model.load_state_dict({name: value.clone() for name, value in arrays.items()})
+    model.train()  # what was computed from other weights is forgotten
+
+
+def pairs_of(indptr: torch.Tensor, items: torch.Tensor, num_items: int) -> Interactions:
+    """Interactions from their CSR arrays."""
+    users = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
+    return Interactions.from_events(users, items.clone(), len(indptr) - 1, num_items)

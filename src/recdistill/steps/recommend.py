@@ -1,0 +1,121 @@
+"""`recommend`: top lists of all users, or of a file of users, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from recdistill import artifacts
+from recdistill.artifacts import hash_files, read_manifest
+from recdistill.errors import DataError, OptionError
+from recdistill.models.base import Recommender
+from recdistill.models.recommend import recommend as recommend_users
+from recdistill.progress import Progress, Silent
+from recdistill.steps.load import load
+
+TABLE = "recommendations.parquet"
+_USERS_AT_ONCE = 16_384
+
+
+def recommend(
+    model: Recommender | Path | str,
+    out: Path | str = "runs/recommend",
+    *,
+    k: int = 10,
+    users: Path | str | None = None,
+    exclude_seen: bool = True,
+    cold: str = "error",
+    force: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``recommendations.parquet``: ``user_id``, ``item_id``, ``rank``, ``score``, users in order.
+
+    Args:
+        model: a model directory, or a model loaded from one.
+        out: the directory to write.
+        k: items a user, at least 1.
+        users: a Parquet, CSV or text file whose first column (or ``user_id``) are the users; all users without it.
+        exclude_seen: leave out what a user has in train.
+        cold: for a user unknown to the model: ``error``, or the ``popular`` items.
+        force: replace another result in ``out``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: where stages are shown.
+
+    Returns:
+        the path of the table.
+
+    Raises:
+        RecdistillError: bad options, unknown users, or ``out`` holds something else.
+    """
+    from recdistill.steps.fit import pick_device
+
+    shown = progress or Silent()
+    path = model.path if isinstance(model, Recommender) else Path(model)
+    if path is None:
+        raise OptionError("the model has no directory", "pass the directory, or call model.recommend(...)")
+    if k < 1:
+        raise OptionError(f"k must be at least 1; found {k}")
+    manifest = read_manifest(path, kind="model")
+    options: dict[str, Any] = {"k": k, "exclude_seen": exclude_seen, "cold": cold}
+    inputs = {"model": manifest.hash}
+    asked: pl.Series | None = None
+    if users is not None:
+        asked = read_users(Path(users))
+        inputs["users"] = hash_files([users])
+    with artifacts.step(out, kind="recommendations", options=options, inputs=inputs, force=force) as job:
+        if job.reused:
+            shown.note(f"{out}: already there, same inputs and options: reused")
+        else:
+            loaded = load(path, device=str(pick_device(device)))
+            everyone = loaded.vocabularies()[0].ids() if asked is None else asked
+            shown.note(f"recommending {k} items for {len(everyone):,} users")
+            rows = _write(loaded, everyone, job.work / TABLE, k, exclude_seen, cold, shown)
+            job.summary.update({"users": len(everyone), "rows": rows})
+    return Path(out) / TABLE
+
+
+def _write(
+    model: Recommender, users: pl.Series, target: Path, k: int, exclude_seen: bool, cold: str, shown: Progress
+) -> int:
+    rows, writer = 0, None
+    try:
+        with shown.stage("recommend", len(users), "users") as stage:
+            for start in range(0, len(users), _USERS_AT_ONCE):
+                block = users.slice(start, _USERS_AT_ONCE)
+                table = recommend_users(model, block, k, exclude_seen=exclude_seen, cold=cold).to_arrow()
+                writer = writer or pq.ParquetWriter(target, table.schema, compression="zstd")
+                writer.write_table(table)
+                rows += table.num_rows
+                stage.advance(len(block))
+    finally:
+        if writer is not None:
+            writer.close()
+    return rows
+
+
+def read_users(path: Path) -> pl.Series:
+    """External user ids from a file: ``user_id`` or the first column of Parquet or CSV; one a line otherwise.
+
+    Raises:
+        DataError: no file, an unreadable or an empty one.
+    """
+    if not path.is_file():
+        raise DataError(f"no file of users at {path}")
+    try:
+        if path.suffix == ".parquet":
+            table = pl.read_parquet(path)
+        else:
+            table = pl.read_csv(path, has_header=path.suffix in (".csv", ".tsv"), separator="\t" if path.suffix == ".tsv" else ",")
+    except pl.exceptions.PolarsError as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"cannot read users from {path}: {first}") from error
+    if table.width == 0 or table.height == 0:
+        raise DataError(f"no users in {path}", "give one user id a row")
+    column = table["user_id"] if "user_id" in table.columns else table.to_series(0)
+    if column.null_count():
+        raise DataError(f"{column.null_count()} users in {path} are empty", "remove the empty rows")
+    return column

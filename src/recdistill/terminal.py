@@ -1,0 +1,97 @@
+"""Progress on a terminal: bars with the time left; plain lines where standard error is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from recdistill.progress import Stage
+
+_EVERY = 15.0
+"""Seconds between two plain lines of one stage."""
+
+
+class _BarStage:
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, amount: int = 1, **shown: object) -> None:
+        if shown:
+            self._bars.update(self._task, advance=amount, shown=_text(shown))
+        elif amount:
+            self._bars.advance(self._task, amount)
+
+
+class _LineStage:
+    def __init__(self, console: Console, name: str, total: int | None, unit: str) -> None:
+        self._console, self._name, self._total, self._unit = console, name, total, unit
+        self._done = 0
+        self._started = self._said = time.monotonic()
+
+    def advance(self, amount: int = 1, **shown: object) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._said < _EVERY or not amount:
+            return
+        self._said = now
+        left = ""
+        if self._total and self._done:
+            seconds = (now - self._started) / self._done * (self._total - self._done)
+            left = f", about {seconds:.0f} s left"
+        of = f"/{self._total:,}" if self._total else ""
+        self._console.print(f"{self._name}: {self._done:,}{of} {self._unit}{left} {_text(shown)}".rstrip())
+
+    def finish(self) -> None:
+        seconds = time.monotonic() - self._started
+        self._console.print(f"{self._name}: {self._done:,} {self._unit} in {seconds:.1f} s")
+
+
+class TerminalProgress:
+    """Shows stages on standard error.
+
+    """
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, unit: str = "rows") -> Iterator[Stage]:
+        """Open a stage of ``total`` units (None: unknown)."""
+        if not sys.stderr.isatty():
+            lines = _LineStage(self.console, name, total, unit)
+            yield lines
+            lines.finish()
+            return
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}", style="dim"),
+        )
+        with Progress(*columns, console=self.console) as bars:
+            yield _BarStage(bars, bars.add_task(name, total=total, shown=""))
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, markup=False)
+
+
+def _text(shown: dict[str, object]) -> str:
+    return "  ".join(f"{name} {value}" for name, value in shown.items())

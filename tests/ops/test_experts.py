@@ -1,0 +1,63 @@
+"""The fused mixture loss against its plain twin, in both forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recdistill.ops.experts import Experts, mixture_error, mixture_error_reference, mixture_reference
+
+
+def arguments(rows: int, num_experts: int, dtype: torch.dtype = torch.float64, sharp: float = 1.0):
+    generator = torch.Generator().manual_seed(rows * 100 + num_experts)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    experts = Experts(normal(num_experts, 3, 4), normal(num_experts, 4), normal(num_experts, 4, 5), normal(num_experts, 5))
+    selection = torch.softmax(normal(rows, num_experts).detach() * sharp, dim=1).requires_grad_()
+    weight = torch.rand(rows, generator=generator, dtype=torch.float64).to(dtype)
+    return normal(rows, 3), selection, experts, normal(rows, 5).detach(), weight
+
+
+@pytest.mark.parametrize("sharp", [1.0, 60.0, 1e4])  # block form, few experts a row, one-hot
+@pytest.mark.parametrize(("rows", "num_experts"), [(7, 3), (1, 1), (200, 6), (0, 2)])
+def test_value_and_gradients_equal_the_twin(rows: int, num_experts: int, sharp: float) -> None:
+    inputs, selection, experts, targets, weight = arguments(rows, num_experts, sharp=sharp)
+    leaves = [inputs, selection, *experts]
+    fused = mixture_error(inputs, selection, experts, targets, weight)
+    plain = mixture_error_reference(inputs, selection, experts, targets, weight)
+    torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-9)
+    got = torch.autograd.grad(3.0 * fused, leaves)
+    want = torch.autograd.grad(3.0 * plain, leaves)
+    active = selection > 1e-8  # skipped weights get the gradient of their bias alone
+    for number, (one, other) in enumerate(zip(got, want, strict=True)):
+        if number == 1:
+            one, other = one[active], other[active]
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_gradcheck_in_double() -> None:
+    inputs, selection, experts, targets, weight = arguments(4, 3)
+
+    def loss(*leaves: torch.Tensor) -> torch.Tensor:
+        return mixture_error(leaves[0], leaves[1], Experts(*leaves[2:]), targets, weight)
+
+    assert torch.autograd.gradcheck(loss, (inputs, selection, *experts))
+
+
+def test_one_expert_is_a_plain_network() -> None:
+    inputs, _, experts, _, _ = arguments(5, 1)
+    hidden = torch.relu(inputs @ experts.first[0] + experts.first_bias[0])
+    expected = hidden @ experts.second[0] + experts.second_bias[0]
+    torch.testing.assert_close(mixture_reference(inputs, torch.ones(5, 1).double(), experts), expected)
+
+
+def test_bfloat16_products_stay_close_and_only_under_autocast() -> None:
+    inputs, selection, experts, targets, weight = arguments(300, 4, torch.float32)
+    exact = mixture_error(inputs, selection, experts, targets, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = mixture_error(inputs, selection, experts, targets, weight)
+    assert low.dtype == torch.float32
+    assert not torch.equal(low, exact)
+    torch.testing.assert_close(low, exact, rtol=2e-2, atol=0.0)
