@@ -1,4 +1,4 @@
-"""How figures are written on the page: fixed decimals, decimal units, percentages that never round to a lie."""
+"""How figures are written on the page: fixed decimals, decimal units, percentages that never lie."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def metric(value: float, difference: bool = False) -> str:
 def percent(share: float) -> str:
     """A share as a percentage, one decimal below ten: .0493 is 4.9 %, .634 is 63 %.
 
-    A share that is not one is not rounded to 100 %, nor one that is not zero to 0 %, as far as three decimals go.
+    A share that is not one is not rounded to 100 %, nor one that is not zero to 0 %, within three decimals.
     """
     value = 100 * share
     text = ""

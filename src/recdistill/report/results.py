@@ -36,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a request of ``batch`` users takes, ids to ids; scoring and the rest also apart (medians)."""
+    """Milliseconds a request of ``batch`` users takes, ids to ids; medians of scoring and the rest."""
 
     batch: int
     p50: float

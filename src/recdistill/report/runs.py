@@ -1,4 +1,4 @@
-"""Which directories a page is made from: those named, those inside a run folder, those found by their hash."""
+"""Which directories a page is made from: those named, those in a run folder, those found by hash."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from recdistill.artifacts import Manifest, read_json, read_manifest
+from recdistill.directories import MANIFEST, beside
 from recdistill.errors import ArtifactError, OptionError
-
-_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Directory:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of ``history.jsonl``: the mean loss, its terms, and the validation metrics where they were computed."""
+    """A line of ``history.jsonl``: the mean loss, its terms, the validation metrics if any."""
 
     epoch: int
     loss: float | None
@@ -48,25 +47,25 @@ class Collection:
         """Every directory: what came first in the line first."""
         return (*self.others, *self.models, *self.evaluations)
 
-    def find(self, hash: str) -> Directory | None:
+    def find(self, digest: str) -> Directory | None:
         """The directory with this hash, if it is here."""
-        return next((one for one in self.all if one.manifest.hash == hash), None)
+        return next((one for one in self.all if one.manifest.hash == digest), None)
 
 
 def collect(runs: Sequence[str | Path]) -> Collection:
     """Read the manifests of ``runs`` and of what they were made from, as far as that is still at hand.
 
-    A run is an evaluation, a model or another directory of this package, or a folder that holds some. The models
-    that an evaluation names and the inputs of any of them are looked for where the evaluation says and among
-    neighbouring folders, and are taken only if their hash is the one asked for.
+    A run is an evaluation, a model or another directory of this package, or a folder that holds some. The
+    models that an evaluation names and the inputs of any of them are looked for where the evaluation says and
+    among neighbouring folders, and are taken only if their hash is the one asked for.
 
     Raises:
         OptionError: no run is given.
-        ArtifactError: a run does not exist or holds nothing made by recdistill, or neither an evaluation nor a model.
+        ArtifactError: a run does not exist or holds nothing of ours, or neither an evaluation nor a model.
     """
     if not runs:
         raise OptionError(
-            "report: expected at least one run, got none", "name evaluations, models or run folders"
+            "expected at least one run to report on, found none", "name evaluations, models or run folders"
         )
     found: dict[str, Directory] = {}
     for run in runs:
@@ -76,15 +75,14 @@ def collect(runs: Sequence[str | Path]) -> Collection:
         _add_linked(found, directory)
     directories = _distinct_names(found.values())
     # reports of earlier calls live in run folders too; they are no source of a page
-    by_kind = {
-        kind: tuple(one for one in directories if one.manifest.kind == kind) for kind in _kinds(directories)
-    }
+    kinds = dict.fromkeys(one.manifest.kind for one in directories)
+    by_kind = {kind: tuple(one for one in directories if one.manifest.kind == kind) for kind in kinds}
     evaluations, models = by_kind.pop("evaluation", ()), by_kind.pop("model", ())
     by_kind.pop("report", None)
     if not evaluations and not models:
         names = ", ".join(str(run) for run in runs)
         raise ArtifactError(
-            f"report: expected an evaluation or a model, found {_counted(directories)} in {names}",
+            f"expected an evaluation or a model, found {_counted(directories)} in {names}",
             "name what 'recdistill evaluate' or 'recdistill train' wrote",
         )
     return Collection(evaluations, models, tuple(one for group in by_kind.values() for one in group))
@@ -145,27 +143,22 @@ def _numbers(value: object) -> dict[str, float]:
 
 def _expand(run: Path) -> list[Path]:
     """The directories that a run stands for: itself, or those that it holds."""
-    if not run.exists() and not _retired(run).exists():
+    if not run.exists() and not beside(run.resolve(), "old").exists():
         raise ArtifactError(f"{run}: expected a directory, found nothing", "check the path")
-    if (run / _MANIFEST).exists() or _retired(run).exists():
+    if (run / MANIFEST).exists() or beside(run.resolve(), "old").exists():
         return [run]
     inside = _children(run) if run.is_dir() else []
     if not inside:
         raise ArtifactError(
-            f"{run}: expected a directory made by recdistill or a folder of such, found no {_MANIFEST}",
+            f"{run}: expected a directory made by recdistill or a folder of such, found no {MANIFEST}",
             "name an evaluation, a model or a run folder",
         )
     return inside
 
 
-def _retired(path: Path) -> Path:
-    """Where a replaced directory waits until the new one is in place; reading a manifest puts it back."""
-    return path.with_name(f".{path.name}.old")
-
-
 def _children(folder: Path) -> list[Path]:
     names = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
-    return [one for one in names if (one / _MANIFEST).exists()]
+    return [one for one in names if (one / MANIFEST).exists()]
 
 
 def _add(found: dict[str, Directory], path: Path) -> None:
@@ -178,7 +171,7 @@ def _add_linked(found: dict[str, Directory], start: Directory) -> None:
     waiting = [start]
     while waiting:
         directory = waiting.pop()
-        wanted = {hash for hash in directory.manifest.inputs.values() if hash not in found}
+        wanted = {digest for digest in directory.manifest.inputs.values() if digest not in found}
         for path in _candidates(directory) if wanted else ():
             try:
                 manifest = read_manifest(path)
@@ -196,7 +189,7 @@ def _candidates(directory: Directory) -> Iterable[Path]:
         models = read_metrics(directory.path).get("models")
         for entry in cast("dict[str, Any]", models).values() if isinstance(models, dict) else ():
             path = Path(str(entry.get("path", "")))
-            yield from (one for one in (path, directory.path / path) if (one / _MANIFEST).exists())
+            yield from (one for one in (path, directory.path / path) if (one / MANIFEST).exists())
     yield from _children(directory.path.resolve().parent)
 
 
@@ -208,10 +201,6 @@ def _distinct_names(directories: Iterable[Directory]) -> list[Directory]:
         Directory(str(one.path), one.path, one.manifest) if seen.count(key) > 1 else one
         for one, key in zip(rows, seen, strict=True)
     ]
-
-
-def _kinds(directories: Iterable[Directory]) -> list[str]:
-    return list(dict.fromkeys(one.manifest.kind for one in directories))
 
 
 def _counted(directories: Sequence[Directory]) -> str:
