@@ -8,10 +8,11 @@ from typing import Literal
 
 import polars as pl
 
-from recdistill.artifacts import Manifest, read_manifest, read_table
+from recdistill.artifacts import Manifest, read_manifest
 from recdistill.data.interactions import Interactions
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import OptionError
+from recdistill.files import read_table
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from recdistill.artifacts import read_table, write_table
 from recdistill.data.hashing import hash_ids
 from recdistill.errors import DataError
+from recdistill.files import read_table, write_table
 
 Ids = pl.Series | Sequence[int] | Sequence[str] | NDArray[np.generic] | Tensor
 
@@ -45,12 +45,16 @@ class Vocabulary:
         return cls.encode(ids, name)[1]
 
     @classmethod
-    def encode(cls, ids: Ids, name: str = "id") -> tuple[NDArray[np.int32], Vocabulary]:
+    def encode(
+        cls, ids: Ids, name: str = "id", from_text: bool = False
+    ) -> tuple[NDArray[np.int32], Vocabulary]:
         """The vocabulary of the given ids, and the index of each of them.
 
         Args:
             ids: ``(n,)`` external ids.
             name: the name of the column, used in messages and in the saved table.
+            from_text: the ids come from a text format, which does not tell 12 from "12": where all of them
+                are integers in decimal without leading zeros, they become integers.
 
         Returns:
             ``(n,)`` int32 indices and the vocabulary.
@@ -67,6 +71,9 @@ class Vocabulary:
             )
         encoded: Any = series.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
         distinct = pl.Series(name, encoded.dictionary, dtype=series.dtype)
+        if from_text:
+            numbers = _as_type(distinct, pl.Int64())
+            distinct = distinct if numbers.null_count() else numbers
         order = _hash_order(distinct)
         rank = np.empty(len(order), dtype=np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
@@ -199,6 +206,7 @@ def normalise_ids(ids: Ids, name: str = "id") -> pl.Series:
     if isinstance(dtype, pl.Categorical | pl.Enum) or dtype == pl.Null:
         return series.cast(pl.String)
     if dtype.is_float():
+        series = series.fill_nan(None)
         whole = series.cast(pl.Int64, strict=False)
         if (
             not bool((whole.cast(dtype) == series).fill_null(True).all())

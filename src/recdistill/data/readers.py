@@ -1,0 +1,169 @@
+"""From a source on the disk to one table of interactions with known column names and sound values."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recdistill.data.columns import Columns, checked, choose_columns, select
+from recdistill.data.formats import Format, format_of, known_suffix, scan
+from recdistill.errors import DataError
+
+_SPLIT_STEMS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+_STRINGS = (pl.String, pl.Categorical, pl.Enum)
+_USUAL_STEMS = ("ratings", "interactions", "events")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a source.
+
+    Attributes:
+        paths: in the order of their names.
+        format: the one format of all.
+        splits: the split of each file, where the files are named by split, else None.
+    """
+
+    paths: tuple[Path, ...]
+    format: Format
+    splits: tuple[str, ...] | None = None
+
+
+def find_files(source: str | Path, format: Format | None = None) -> Files:  # noqa: A002
+    """The files that a path, a folder or a glob stands for.
+
+    A folder stands for all files below it whose names look like interactions; hidden files and those that
+    begin with ``_`` are left out. Files named ``train``, ``valid`` and ``test`` carry that split.
+
+    Args:
+        source: a file, a folder, or a pattern with ``*``, ``?`` or ``[``.
+        format: of all files; default: by their names and contents.
+
+    Raises:
+        DataError: if nothing is there, or the files are of several formats.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        paths = _folder_files(path)
+    elif path.exists():
+        paths = [path]
+    else:
+        paths = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
+    if not paths:
+        what = "no file matches" if glob.has_magic(str(path)) else "no such file or folder:"
+        raise DataError(
+            f"{what} '{source}'", "expected interactions as Parquet, CSV, JSON lines, .inter or text"
+        )
+    splits = _splits_of(paths)
+    if splits is not None:
+        paths = [path for path in paths if path in splits]
+    formats: dict[Path, Format]
+    formats = {path: format_of(path) for path in paths} if format is None else dict.fromkeys(paths, format)
+    kinds = sorted(set(formats.values()))
+    if len(kinds) > 1:
+        raise DataError(
+            f"{source} has files of several formats: {', '.join(kinds)}", "name one file or a pattern"
+        )
+    return Files(tuple(paths), formats[paths[0]], tuple(splits[path] for path in paths) if splits else None)
+
+
+def read_files(
+    files: Files, columns: Columns, use_rating: bool, note: Callable[[str], None]
+) -> tuple[pl.DataFrame, Columns]:
+    """Read the interactions of files.
+
+    Args:
+        files: what :func:`find_files` found.
+        columns: the columns asked for; None in a place: guess.
+        use_rating: whether ratings will be compared with a threshold.
+        note: told in one line what was guessed.
+
+    Returns:
+        A table with ``user_id`` and ``item_id`` (integers or strings, no nulls) and, where the source has
+        them, ``rating`` (Float64, finite), ``time`` (Float64, finite), ``position`` (Int64, may be null),
+        ``split`` (String); and the source's names of these columns.
+
+    Raises:
+        DataError: on anything that cannot be read as interactions, in one line.
+    """
+    try:
+        frames = [scan(path, files.format) for path in files.paths]
+        if files.splits is not None and columns.split is None:
+            frames = [
+                frame.with_columns(pl.lit(split).alias("split"))
+                for frame, split in zip(frames, files.splits, strict=True)
+            ]
+            note("splits taken from the names of the files")
+        return read_frames(frames, columns, use_rating, str(files.paths[0]), note)
+    except pl.exceptions.PolarsError as error:
+        where = str(files.paths[0]) if len(files.paths) == 1 else f"one of {len(files.paths)} files"
+        text = " ".join(str(error).split("Consider ")[0].split())
+        raise DataError(f"cannot read {where} as {files.format}: {text}", "check the file") from None
+
+
+def read_frames(
+    frames: Sequence[pl.LazyFrame],
+    columns: Columns,
+    use_rating: bool,
+    where: str,
+    note: Callable[[str], None],
+) -> tuple[pl.DataFrame, Columns]:
+    """Read the interactions of lazy tables that share their columns, as :func:`read_files` does.
+
+    Raises:
+        DataError: as :func:`read_files`.
+    """
+    schemas = [frame.collect_schema() for frame in frames]
+    chosen = choose_columns(schemas[0].names(), columns, use_rating, where, note)
+    for schema in schemas[1:]:
+        # Messages about a later file must list that file's columns.
+        choose_columns(schema.names(), chosen, use_rating, "one of its files", _unsaid)
+    for role, name in (("user", chosen.user), ("item", chosen.item)):
+        kinds = sorted({_kind(schema[name]) for schema in schemas if name is not None})
+        if len(kinds) > 1:
+            raise DataError(
+                f"{role} ids in column '{name}' differ in type between files: {' and '.join(kinds)}",
+                "make them all integers or all strings",
+            )
+    picked = [select(frame, chosen) for frame in frames]
+    table = pl.concat(picked, how="vertical_relaxed") if len(picked) > 1 else picked[0]
+    collected = table.collect(engine="streaming")
+    if not len(collected):
+        raise DataError(f"{where} has no rows", "expected interactions")
+    return checked(collected, chosen), chosen
+
+
+def _unsaid(text: str) -> None:
+    del text
+
+
+def _kind(dtype: pl.DataType) -> str:
+    return "numbers" if dtype.is_numeric() else "strings" if isinstance(dtype, _STRINGS) else str(dtype)
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and known_suffix(path)
+        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+    ]
+    usual = [path for path in found if path.name.split(".")[0].lower() in _USUAL_STEMS]
+    inter = [path for path in found if ".inter" in path.suffixes]
+    return usual if len(usual) == 1 else inter or found
+
+
+def _splits_of(paths: Sequence[Path]) -> dict[Path, str] | None:
+    """The split of each file that is named by one, if there are a train and a test file among them."""
+    splits: dict[Path, str] = {}
+    for path in paths:
+        words = path.name.lower().replace("-", ".").replace("_", ".").split(".")
+        named = {_SPLIT_STEMS[word] for word in words if word in _SPLIT_STEMS}
+        if len(named) == 1:
+            splits[path] = named.pop()
+    return splits if {"train", "test"} <= set(splits.values()) else None
