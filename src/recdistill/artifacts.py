@@ -1,8 +1,8 @@
 """Directories with manifests: every step reads some and writes one, whole or not at all.
 
 A step works in ``.OUT.partial-<hash>`` beside OUT and renames it at the end. The hash covers what decides the
-result: kind, format, options, seed and the hashes of the inputs; so the same call finds its result, and another
-is refused.
+result: kind, format, options, seed and the hashes of the inputs; the same call finds its result, another is
+refused.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import recdistill
+from recdistill.atomic import full_error, storage_errors
 from recdistill.directories import MANIFEST, beside, prepare, publish, recover, restore
 from recdistill.errors import ArtifactError
 from recdistill.files import (
     array_shapes,
-    full_error,
     load_arrays,
     read_json,
     read_table,
     save_arrays,
-    storage_error,
     write_json,
     write_table,
 )
 from recdistill.locks import locked
-from recdistill.manifests import FORMAT, Manifest, fingerprint, hash_files, plain, read_manifest
+from recdistill.manifests import FORMAT, Manifest, fingerprint, hash_files, read_manifest
 
 __all__ = [
     "FORMAT",
@@ -49,6 +48,8 @@ __all__ = [
     "write_json",
     "write_table",
 ]
+
+_ABSENT = object()
 
 
 @dataclass
@@ -108,19 +109,21 @@ def step(
         stays, for ``resume``.
 
     Raises:
-        ArtifactError: ``out`` holds something else or is being written by another process, or no space is left.
+        ArtifactError: ``out`` holds something else, another process is writing it, or no space is left.
     """
-    place = Path(out).expanduser().resolve()
+    place = Path(out).resolve()
     call = {"kind": kind, "format": FORMAT, "options": options, "seed": seed, "inputs": inputs or {}}
     call = json.loads(json.dumps(call))  # as the manifest will give it back
     digest = fingerprint(kind, options, seed, inputs)
     job = Job(Path(out), beside(place, f"partial-{digest}"), digest)
     # Looked for before locking too: a finished result must be found where nothing may be written.
-    if not force and _is_made(job, place, call):
+    with storage_errors(job.out):
+        made = not force and _is_made(job, place, call)
+    if made:
         yield job
         return
     started = time.monotonic()
-    with _system_errors(job.out):
+    with storage_errors(job.out):
         place.parent.mkdir(parents=True, exist_ok=True)
     with locked(beside(place, "lock"), str(out)):
         if _open(job, place, call, force, resume):
@@ -129,8 +132,11 @@ def step(
         try:
             yield job
             job.finished = _finish(job, place, call, time.monotonic() - started)
-        except OSError as error:
-            raise full_error(error, job.out) or error from None
+        except OSError as error:  # from a write of the block's own
+            full = full_error(error, job.out)
+            if full is None:
+                raise
+            raise full from error
         finally:
             if job.work.is_dir() and not any(job.work.iterdir()):
                 job.work.rmdir()
@@ -138,7 +144,7 @@ def step(
 
 def _open(job: Job, place: Path, call: Mapping[str, Any], force: bool, resume: bool) -> bool:
     """Prepare ``job.work``; True where the result turns out to be there already."""
-    with _system_errors(job.out):
+    with storage_errors(job.out):
         restore(place)
         if _is_made(job, place, call, force):  # another process may have made it since the first look
             return True
@@ -160,7 +166,7 @@ def _finish(job: Job, place: Path, call: Mapping[str, Any], seconds: float) -> M
         summary=job.summary,
     )
     write_json(job.work / MANIFEST, manifest.model_dump(mode="json"))
-    with _system_errors(job.out):
+    with storage_errors(job.out):
         publish(job.work, place)
     return manifest
 
@@ -179,48 +185,44 @@ def _is_made(job: Job, place: Path, call: Mapping[str, Any], force: bool = False
         return False
     if found.hash != job.hash:
         raise ArtifactError(
-            f"{job.out} was made otherwise: {_differences(found.model_dump(), call)}",
+            f"{job.out} was made with other options: {_differences(found, call)}",
             "pass --force to replace it, or choose another --out",
         )
     job.reused, job.finished, job.summary = True, found, dict(found.summary)
     return True
 
 
-def _differences(found: Mapping[str, Any], call: Mapping[str, Any], most: int = 8) -> str:
-    old, new = (_flat(dict(side["options"]), "") for side in (found, call))
-    old |= {"seed": found["seed"], "format": found["format"]} | _flat(found["inputs"], "input ")
-    new |= {"seed": call["seed"], "format": call["format"]} | _flat(call["inputs"], "input ")
+def _differences(found: Manifest, call: Mapping[str, Any], most: int = 8) -> str:
+    """What differs between a result and a call, as ``name old -> new``."""
+    old, new = (
+        _flat(side["options"])
+        | {"seed": side["seed"], "format": side["format"]}
+        | {f"input {name}": digest for name, digest in side["inputs"].items()}
+        for side in (found.model_dump(), call)
+    )
     changed = [
         f"{name} {_shown(old, name)} -> {_shown(new, name)}"
         for name in {**old, **new}
-        if _shown(old, name) != _shown(new, name)
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
     ]
-    more = f" and {len(changed) - most} more" if len(changed) > most else ""
+    more = f", and {len(changed) - most} more" if len(changed) > most else ""
     return ", ".join(changed[:most]) + more
 
 
-def _flat(value: Any, path: str) -> dict[str, Any]:
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
     """Nested options by their dotted path; the entries of a list of tables count from 1."""
-    if isinstance(value, dict) and value:
-        start = path if not path or path.endswith(" ") else f"{path}."
-        entries = [(f"{start}{key}", entry) for key, entry in value.items()]
+    if isinstance(value, dict) and (value or not path):
+        entries = value.items()
     elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
-        entries = [(f"{path}.{index}", entry) for index, entry in enumerate(value, 1)]
+        entries = enumerate(value, 1)
     else:
-        return {path: value} if path else {}
-    return {name: leaf for key, entry in entries for name, leaf in _flat(entry, key).items()}
+        return {path: value}
+    nested = (_flat(entry, f"{path}.{key}" if path else str(key)) for key, entry in entries)
+    return {name: leaf for leaves in nested for name, leaf in leaves.items()}
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
         return "absent"
-    text = json.dumps(plain(values[name]), ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-@contextmanager
-def _system_errors(out: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(error, out) or error from error
+    text = json.dumps(values[name], ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"

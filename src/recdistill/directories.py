@@ -1,7 +1,7 @@
 """Directories replaced whole: the renames behind every step, and their repair after a kill at any moment.
 
-Work happens in ``.OUT.partial-<hash>``. Publishing renames OUT to ``.OUT.old``, the work to OUT, and deletes the
-old one.
+Work happens in ``.OUT.partial-<hash>``. Publishing renames OUT to ``.OUT.old``, the work to OUT, and deletes
+the old one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from recdistill.errors import ArtifactError
-from recdistill.files import remove_temporaries, sync_folder
+from recdistill.atomic import remove_temporaries, sync_folder
 from recdistill.locks import LockedError, locked
 
 MANIFEST = "manifest.json"
@@ -36,10 +36,9 @@ def recover(place: Path) -> None:
                 restore(place)
         except LockedError:
             time.sleep(0.02)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ArtifactError) as error:
             raise ArtifactError(
-                f"{place} was being replaced when its writer was killed, and cannot be put back: {reason}",
+                f"{place} was being replaced when its writer was killed, and cannot be put back ({error})",
                 f"rename {beside(place, 'old')} to {place}",
             ) from error
 
@@ -72,7 +71,7 @@ def prepare(work: Path, resume: bool) -> bool:
 def publish(work: Path, place: Path) -> None:
     """Make ``work`` the new ``place``; the caller holds the lock.
 
-    A kill leaves the new directory, or the old one: at ``place``, or at ``.OUT.old``, whence readers put it back.
+    A kill leaves the new directory or the old one, the latter at ``.OUT.old`` at worst: readers put it back.
     """
     sync_tree(work)
     old = beside(place, "old")

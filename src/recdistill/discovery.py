@@ -65,13 +65,15 @@ def _modules(room: str) -> list[str]:
 def _component(room: str, module_name: str) -> type[Any] | None:
     """The one public class of the room's contract that a module defines; None where it defines none."""
     contract = _contract(room)
+    if contract.__module__ == f"recdistill.{room}.{module_name}":
+        return None
     module = importlib.import_module(f"recdistill.{room}.{module_name}")
     found = [
         value
         for key, value in vars(module).items()
         if inspect.isclass(value)
         and issubclass(value, contract)
-        and value is not contract
+        and not inspect.isabstract(value)
         and value.__module__ == module.__name__
         and not key.startswith("_")
     ]

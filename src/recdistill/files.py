@@ -1,133 +1,34 @@
-"""Files written whole or not at all: arrays as safetensors, tables as Parquet, the rest as JSON.
+"""JSON, Parquet tables and safetensors arrays, each file written whole or not at all.
 
-Each write goes to a temporary name beside the target, is flushed to the disk and renamed, so a killed process
-leaves the old file or none. torch and polars are imported where used: reading a manifest needs neither.
+torch and polars are imported where they are used: what only reads manifests starts without them.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
-import shutil
+import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from recdistill.atomic import REMAKE, atomic_file, one_line, size_text, unreadable
 from recdistill.errors import ArtifactError
 
 if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TEMPORARY = ".tmp-"
-
-
-def size_text(num_bytes: int) -> str:
-    """A number of bytes as people read it: ``1.5 GB``."""
-    size = float(num_bytes)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}" if unit != "bytes" else f"{num_bytes} bytes"
-        size /= 1000
-    return f"{size:.3g} TB"
-
-
-def storage_error(error: Exception, path: Path, needed: int | None = None) -> ArtifactError | None:
-    """The one-line error for a failed write, or None where ``error`` does not come from the system.
-
-    Args:
-        error: what was raised: an OSError, or another library's error that carries the system's number.
-        path: what was being written.
-        needed: bytes that the write takes, where known.
-    """
-    number = _system_number(error)
-    if number is None:
-        return None
-    return full_error(error, path, needed) or ArtifactError(
-        f"cannot write {path}: {os.strerror(number)}", "check the path and its permissions"
-    )
-
-
-def full_error(error: Exception, path: Path, needed: int | None = None) -> ArtifactError | None:
-    """The one-line error where ``error`` says that the disk, the quota or the file-size limit is used up."""
-    if _system_number(error) not in _FULL:
-        return None
-    needs = f"needs {size_text(needed)}, " if needed is not None else ""
-    free = size_text(_free_bytes(path))
-    return ArtifactError(
-        f"no space left for {path}: {needs}{free} free", "free some space or choose another --out"
-    )
-
-
-def _system_number(error: Exception) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    # polars and safetensors report a failed write in their own types; the system's number is in the text.
-    match = re.search(r"\(os error (\d+)\)", str(error))
-    return int(match.group(1)) if match else None
-
-
-def _free_bytes(path: Path) -> int:
-    for folder in (path, *path.parents):
-        if folder.is_dir():
-            return shutil.disk_usage(folder).free
-    return 0
-
-
-@contextmanager
-def atomic_file(path: Path | str, needed: int | None = None) -> Generator[IO[bytes]]:
-    """Write a file whole or not at all.
-
-    Args:
-        path: the file; its folder must exist.
-        needed: bytes that will be written, where known, for the message when the disk is full.
-
-    Yields:
-        A binary file under a temporary name, renamed to ``path`` at the end of the block.
-
-    Raises:
-        ArtifactError: no space left, or the folder is missing or read-only; the old file is untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except Exception as error:
-        translated = storage_error(error, path, needed)
-        if translated is None:
-            raise
-        raise translated from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Delete what killed writers left below ``folder``."""
-    for path in folder.rglob(f".*{_TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+__all__ = [
+    "array_shapes",
+    "load_arrays",
+    "read_json",
+    "read_table",
+    "save_arrays",
+    "size_text",
+    "write_json",
+    "write_table",
+]
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -135,15 +36,23 @@ def write_json(path: Path | str, value: Any) -> None:
 
     Args:
         path: the file to write.
-        value: what ``json.dumps`` takes; numbers must be finite (use None for what has no value).
+        value: what ``json.dumps`` takes; NaN and infinities, which JSON lacks, become null.
 
     Raises:
         ArtifactError: the file cannot be written.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    content = text.encode()
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    content = f"{text}\n".encode(errors="surrogatepass")  # a path need not be UTF-8
     with atomic_file(path, len(content)) as file:
         file.write(content)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path | str) -> Any:
@@ -155,9 +64,9 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged: no valid JSON ({one_line(error)})", _REMAKE) from error
+        raise ArtifactError(f"{path} is damaged: no valid JSON ({one_line(error)})", REMAKE) from error
 
 
 def write_table(path: Path | str, table: pl.DataFrame) -> None:
@@ -189,13 +98,14 @@ def read_table(path: Path | str, columns: Sequence[str] | None = None) -> pl.Dat
         missing = [name for name in wanted or [] if name not in present]
         if missing:
             raise ArtifactError(
-                f"{path} has no column {', '.join(missing)}; it has {', '.join(present)}", _REMAKE
+                f"{path} has no column {', '.join(missing)}; it has {', '.join(present)}", REMAKE
             )
         return (frame if wanted is None else frame.select(wanted)).collect()
     except OSError as error:
-        raise _unreadable(path, error) from error
-    except pl.exceptions.PolarsError as error:
-        raise ArtifactError(f"{path} is damaged: no valid Parquet ({one_line(error)})", _REMAKE) from error
+        raise unreadable(path, error) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        # PanicException: some broken pages make polars' core panic, which is no Exception.
+        raise ArtifactError(f"{path} is damaged: no valid Parquet ({one_line(error)})", REMAKE) from error
 
 
 def save_arrays(
@@ -217,7 +127,7 @@ def save_arrays(
     header, order = _header(arrays, metadata)
     needed = len(header) + sum(arrays[name].nbytes for name in order)
     with atomic_file(path, needed) as file:
-        # Not safetensors.torch.save_file: it copies each tensor to bytes, which doubles the memory of large tables.
+        # Not safetensors.torch.save_file: it copies each tensor to bytes, twice the memory for large tables.
         file.write(header)
         for name in order:
             flat = arrays[name].detach().contiguous().cpu().reshape(-1)
@@ -225,8 +135,8 @@ def save_arrays(
 
 
 def _header(arrays: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> tuple[bytes, list[str]]:
-    # Format: header length in 8 bytes, little-endian; JSON header, padded to 8; the raw values. Wide types come
-    # first, so that each tensor is aligned when the file is mapped.
+    # Format: header length in 8 bytes, little-endian; JSON header, padded to 8; the raw values. Wide types
+    # come first, so that each tensor is aligned when the file is mapped.
     import torch
 
     codes = {
@@ -291,23 +201,9 @@ def _opened(path: Path | str) -> Generator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except SafetensorError as error:
         size = size_text(Path(path).stat().st_size)
         raise ArtifactError(
-            f"{path} is damaged or truncated: {one_line(error)} ({size} found)", _REMAKE
+            f"{path} is damaged or truncated: {one_line(error)} ({size} found)", REMAKE
         ) from error
-
-
-_REMAKE = "make it again with --force"
-
-
-def _unreadable(path: Path | str, error: OSError) -> ArtifactError:
-    if not Path(path).exists():
-        return ArtifactError(f"{path} does not exist", _REMAKE)
-    return ArtifactError(f"cannot read {path}: {error.strerror or one_line(error)}", "check its permissions")
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text on one line."""
-    return " ".join(str(error).split())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recdistill.errors import ArtifactError
+from recdistill.atomic import storage_errors
 
 
 class LockedError(ArtifactError):
@@ -24,15 +25,19 @@ def locked(path: Path, what: str) -> Generator[None]:
 
     Raises:
         LockedError: another process, or another block of this one, holds it.
+        ArtifactError: the lock file cannot be made.
     """
-    descriptor = _acquire(path, what)
+    with storage_errors(path):
+        descriptor = _acquire(path, what)
     try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # only for the other's message; a full disk is no reason to stop here
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
-        # Deleted while still held: whoever opened the same file meanwhile sees that it is gone and tries again.
-        path.unlink(missing_ok=True)
+        # Deleted while still held: who has opened this file meanwhile sees that it is gone and tries again.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

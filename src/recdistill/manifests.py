@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import recdistill
+from recdistill.atomic import unreadable
 from recdistill.directories import MANIFEST, recover
 from recdistill.errors import ArtifactError
 from recdistill.files import read_json
@@ -65,16 +66,16 @@ def fingerprint(
         ValueError: a number is not finite.
     """
     call = {"kind": kind, "format": FORMAT, "options": options, "seed": seed, "inputs": inputs or {}}
-    text = json.dumps(plain(call), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_plain(call), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """``value`` as JSON gives it back, with 1.0 as 1: what compares equal must have an equal hash."""
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [_plain(entry) for entry in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -107,6 +108,13 @@ def read_manifest(path: Path | str, kind: str | tuple[str, ...] | None = None) -
         ArtifactError: nothing there, no directory of ours, damaged, of another kind, or of a newer format.
     """
     path = Path(path)
+    try:
+        return _read(path, kind)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _read(path: Path, kind: str | tuple[str, ...] | None) -> Manifest:
     place = path.resolve()
     if place.name:
         recover(place)
@@ -117,14 +125,19 @@ def read_manifest(path: Path | str, kind: str | tuple[str, ...] | None = None) -
         raise ArtifactError(f"{path} {found}; expected a directory {_of_kind(kind)}", hint)
     if not (place / MANIFEST).is_file():
         raise ArtifactError(f"{path} has no {MANIFEST}; expected a directory {_of_kind(kind)}")
-    manifest = _parse(read_json(path / MANIFEST), path)
+    manifest = _parse(place / MANIFEST, path)
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds is not None and manifest.kind not in kinds:
         raise ArtifactError(f"{path} is of kind {manifest.kind}; expected a directory {_of_kind(kind)}")
     return manifest
 
 
-def _parse(raw: Any, path: Path) -> Manifest:
+def _parse(file: Path, path: Path) -> Manifest:
+    remake = f"delete {path} and make it again"
+    try:
+        raw = read_json(file)
+    except ArtifactError as error:  # --force deletes only what is known to be ours, so it cannot help here
+        raise ArtifactError(error.message, remake) from error
     found = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(found, int) and found > FORMAT:
         raise ArtifactError(
@@ -138,8 +151,7 @@ def _parse(raw: Any, path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ArtifactError(
-            f"{path / MANIFEST} is damaged or not ours: {where}: {first['msg']}",
-            f"delete {path} and make it again",
+            f"{path / MANIFEST} is damaged, or another program's: {where}: {first['msg']}", remake
         ) from error
 
 

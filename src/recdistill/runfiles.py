@@ -66,8 +66,8 @@ def _without_dates(value: Any) -> Any:
 def assign(tree: dict[str, Any], path: str, value: Any) -> None:
     """Set one value in a tree of options; tables that are missing on the way are made.
 
-    In a list of tables (``[[distill]]``) a part of the path is a position from 1, or the ``method`` or ``name`` of
-    a table, followed by a number where several have it: ``distill.rrd.weight``, ``distill.rrd.2.weight``.
+    In a list of tables (``[[distill]]``) a part of the path is a position from 1, or the ``method`` or ``name``
+    of a table, followed by a number where several have it: ``distill.rrd.weight``, ``distill.rrd.2.weight``.
 
     Args:
         tree: nested tables, changed in place.

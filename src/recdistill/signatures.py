@@ -1,6 +1,6 @@
 """Options as signatures state them: names, types, ranges, defaults and meanings, and the check of a value.
 
-An option is a keyword-only parameter (any field, of a dataclass) whose type has a JSON form; other parameters,
+An option is a keyword-only parameter (of a dataclass any field) whose type has a JSON form; other ones,
 such as a generator or a progress display, are handed through unseen.
 """
 
@@ -55,7 +55,7 @@ class Option:
         try:
             return self._accept(value)
         except ValidationError as error:
-            if value == "none":  # TOML has no null
+            if isinstance(value, str) and value == "none":  # TOML has no null
                 try:
                     return self.adapter.validate_python(None)
                 except ValidationError:
@@ -122,8 +122,9 @@ def _options_of(function: Callable[..., Any], factory: Callable[..., Any]) -> di
 
 
 def _fields(factory: Callable[..., Any]) -> dict[str, dataclasses.Field[Any]]:
-    is_dataclass = isinstance(factory, type) and dataclasses.is_dataclass(factory)
-    return {field.name: field for field in dataclasses.fields(factory) if field.init} if is_dataclass else {}
+    if not (isinstance(factory, type) and dataclasses.is_dataclass(factory)):
+        return {}
+    return {field.name: field for field in dataclasses.fields(factory) if field.init}
 
 
 def _type_of(parameter: inspect.Parameter, function: Callable[..., Any], factory: Callable[..., Any]) -> Any:
@@ -177,7 +178,7 @@ def check_options(factory: Callable[..., Any], given: Mapping[str, Any], path: s
         if name not in values:
             if option.default is REQUIRED:
                 raise OptionError(f"{path}.{name} is not given", f"expected {option.type}")
-            values[name] = option.default
+            values[name] = option.check(option.default, path)
     return {name: values[name] for name in options}
 
 
