@@ -1,0 +1,130 @@
+"""How long a model takes from external user ids to external item ids, measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recdistill.models.base import Recommender, State
+
+BATCHES = (1, 256)
+_K = 10
+_REQUESTS = 16  # different requests, taken in turn
+_WARM_UPS = 3
+_MIN_REPEATS = 5
+_MAX_REPEATS = 1000
+_TILE = 1 << 22  # scores held at once
+
+
+class Part(TypedDict):
+    """Milliseconds of one part of a request: median and 99th percentile."""
+
+    p50: float
+    p99: float
+
+
+class Latency(TypedDict):
+    """Milliseconds a request.
+
+    Attributes:
+        batch: users a request.
+        p50, p99: of a whole request: from external user ids to a table of their top 10 external item ids,
+            seen items left out.
+        scoring: of scoring all items for the same users, nothing kept.
+        lists: of the rest (looking up ids, masking, selecting, building the table): request by request the
+            whole minus the scoring, at least 0.
+        repeats: requests timed, after warm-up.
+        threads: threads of torch.
+    """
+
+    batch: int
+    p50: float
+    p99: float
+    scoring: Part
+    lists: Part
+    repeats: int
+    threads: int
+
+
+def measure(model: Recommender, seconds: float = 1.0, batches: Sequence[int] = BATCHES) -> list[Latency]:
+    """Time requests of several batch sizes.
+
+    Args:
+        model: with vocabularies attached; put into eval mode.
+        seconds: what all of it may take, about; slow models are still timed 5 times a batch size.
+        batches: users a request; users repeat where the model knows fewer.
+    """
+    model.eval()
+    users, _ = model.vocabularies()
+    with torch.no_grad():
+        state = model.state(None)
+    generator = torch.Generator().manual_seed(0)
+    found: list[Latency] = []
+    for batch in batches:
+        picks = torch.randint(len(users), (_REQUESTS, batch), generator=generator)
+        requests = [users.ids(pick) for pick in picks]
+        whole, scoring = _time(
+            lambda turn, asked=requests: model.recommend(asked[turn], _K),
+            lambda turn, rows=picks: _score(state, rows[turn]),
+            seconds / len(batches),
+        )
+        lists = [max(total - part, 0.0) for total, part in zip(whole, scoring, strict=True)]
+        found.append(
+            Latency(
+                batch=batch,
+                **_part(whole),
+                scoring=_part(scoring),
+                lists=_part(lists),
+                repeats=len(whole),
+                threads=torch.get_num_threads(),
+            )
+        )
+    return found
+
+
+@torch.no_grad()
+def _score(state: State, users: Tensor) -> None:
+    """Score all items, in tiles of bounded size."""
+    vectors = state.score_vectors()
+    if vectors is None:
+        width = max(1, _TILE // max(state.num_items, 1))
+        for start in range(0, len(users), width):
+            state.scores(users[start : start + width])
+        return
+    rows = vectors.users[users.to(vectors.users.device)]
+    width = max(1, _TILE // max(len(users), 1))
+    for start in range(0, state.num_items, width):
+        torch.mm(rows, vectors.items[start : start + width].T)
+    if rows.is_cuda:
+        torch.cuda.synchronize()
+
+
+def _time(
+    whole: Callable[[int], object], scoring: Callable[[int], object], seconds: float
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of each request and of its scoring, in turn, after warm-up."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    spent = 0.0
+    turn = -_WARM_UPS
+    while turn < _MIN_REPEATS or (spent < seconds and turn < _MAX_REPEATS):
+        for call, record in zip((whole, scoring), taken, strict=True):
+            start = time.perf_counter()
+            call(turn % _REQUESTS)
+            passed = time.perf_counter() - start
+            if turn >= 0:
+                record.append(1000 * passed)
+                spent += passed
+        turn += 1
+    return taken
+
+
+def _part(milliseconds: list[float]) -> Part:
+    taken = pl.Series(milliseconds, dtype=pl.Float64)
+    return Part(
+        p50=float(taken.quantile(0.5, "linear") or 0.0), p99=float(taken.quantile(0.99, "linear") or 0.0)
+    )
