@@ -1,13 +1,22 @@
-"""Scores of given items for given users, with gradients."""
+"""Scores of given items for given users, with gradients, without gathering the items' vectors.
+
+Gathering builds a users × items × dim tensor, and adding its gradient back is slower still. The kernels read
+each vector where it lies, and each thread adds up the gradients of its own range of items.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 def scores_at(user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor) -> Tensor:
-    """Dot products of users with items listed for each of them, without gathering the items' vectors.
+    """Dot products of users with the items listed for each of them.
+
+    The gradient of a leaf table is row-sparse (a sparse COO tensor, rows may repeat) where fewer than half as
+    many rows are read as the table has, else dense; that of a table computed from others is always dense.
 
     Args:
         user_table: (R, d) float.
@@ -17,8 +26,22 @@ def scores_at(user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor
 
     Returns:
         (b, n) scores ``user_table[users[i]] · item_table[ids[i, j]]``.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+        IndexError: a user or item out of range.
     """
-    return scores_at_reference(user_table, item_table, users, ids)
+    if user_table.dim() != 2 or item_table.dim() != 2 or user_table.shape[1] != item_table.shape[1]:
+        raise ValueError(
+            f"expected two tables of one dim, found {_shape(user_table)} and {_shape(item_table)}"
+        )
+    if users.dim() != 1 or ids.dim() != 2 or len(users) != len(ids):
+        raise ValueError(f"expected users (b,) and ids (b, n), found {_shape(users)} and {_shape(ids)}")
+    if not all(table.is_cpu and table.dtype == torch.float32 for table in (user_table, item_table)):
+        return scores_at_reference(user_table, item_table, users, ids)
+    _check_range("user", users, len(user_table))
+    scores: Tensor = _ScoresAt.apply(user_table, item_table, users, ids)  # pyright: ignore[reportAssignmentType]
+    return scores
 
 
 def scores_at_reference(user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor) -> Tensor:
@@ -26,3 +49,94 @@ def scores_at_reference(user_table: Tensor, item_table: Tensor, users: Tensor, i
     vectors = item_table[ids.clamp(min=0)]  # (b, n, d)
     scores = torch.einsum("bd,bnd->bn", user_table[users], vectors)
     return scores.masked_fill(ids < 0, 0.0)
+
+
+class _ScoresAt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor) -> Tensor:
+        from recdistill.ops.kernels import scores as kernels
+        from recdistill.ops.kernels import use_torch_threads
+
+        ctx.row_sparse = (
+            user_table.is_leaf and 2 * users.numel() < len(user_table),
+            item_table.is_leaf and 2 * ids.numel() < len(item_table),
+        )
+        user_table, item_table = user_table.contiguous(), item_table.contiguous()
+        users, ids = users.long().contiguous(), ids.long().contiguous()
+        ctx.save_for_backward(user_table, item_table, users, ids)
+        scores = torch.empty(ids.shape)
+        use_torch_threads()
+        in_range = kernels.scores(
+            user_table.numpy(), item_table.numpy(), users.numpy(), ids.numpy(), scores.numpy()
+        )
+        if not in_range:
+            _check_range("item", ids[ids != -1], len(item_table))
+        return scores
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides the signature
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        user_table, item_table, users, ids = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        by_user = by_item = None
+        if ctx.needs_input_grad[0]:
+            by_user = _user_gradient(gradient, user_table, item_table, users, ids, ctx.row_sparse[0])
+        if ctx.needs_input_grad[1]:
+            by_item = _item_gradient(gradient, user_table, item_table, users, ids, ctx.row_sparse[1])
+        return by_user, by_item, None, None
+
+
+def _user_gradient(
+    gradient: Tensor, user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor, row_sparse: bool
+) -> Tensor:
+    from recdistill.ops.kernels import scores as kernels
+    from recdistill.ops.kernels import use_torch_threads
+
+    threads = use_torch_threads()
+    values = torch.empty((len(users), user_table.shape[1]))
+    kernels.user_gradient(gradient.numpy(), item_table.numpy(), ids.numpy(), values.numpy())
+    if row_sparse:
+        return _row_sparse(users, values, user_table.shape)
+    dense = torch.empty(user_table.shape)
+    kernels.add_rows(values.numpy(), users.numpy(), threads, dense.numpy())
+    return dense
+
+
+def _item_gradient(
+    gradient: Tensor, user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor, row_sparse: bool
+) -> Tensor:
+    from recdistill.ops.kernels import scores as kernels
+    from recdistill.ops.kernels import use_torch_threads
+
+    threads = use_torch_threads()
+    if not row_sparse:
+        dense = torch.empty(item_table.shape)
+        kernels.item_gradient(
+            gradient.numpy(), user_table.numpy(), users.numpy(), ids.numpy(), threads, dense.numpy()
+        )
+        return dense
+    values = torch.empty((ids.numel(), item_table.shape[1]))
+    kernels.outer_rows(gradient.numpy(), user_table.numpy(), users.numpy(), values.numpy())
+    rows = ids.flatten()
+    present = rows >= 0
+    if not bool(present.all()):
+        rows, values = rows[present], values[present]
+    return _row_sparse(rows, values, item_table.shape)
+
+
+def _row_sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+    return torch.sparse_coo_tensor(rows.unsqueeze(0), values, shape, check_invariants=False)
+
+
+def _check_range(what: str, ids: Tensor, count: int) -> None:
+    if ids.numel() == 0:
+        return
+    low, high = torch.aminmax(ids)
+    if low < 0 or high >= count:
+        raise IndexError(f"expected {what} indices in 0..{count - 1}, found {int(low)}..{int(high)}")
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)

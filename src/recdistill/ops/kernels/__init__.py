@@ -1,0 +1,69 @@
+"""What numba compiles. A module here is imported when the first of its kernels is called, never before.
+
+Kernels compile at their first call and are cached on disk. They take C-contiguous numpy arrays of one fixed
+dtype each, so that there is one compiled version of each, and trust their arguments: the functions in
+``recdistill.ops`` check them. Their results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numba
+import numba.core.config
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Sums may be reordered and fused, which lets loops use vector instructions; inf and NaN keep their meaning.
+REORDER = {"reassoc", "contract", "nsz"}
+
+_njit: Callable[..., Any] = numba.njit  # numba's own types hide the signature of what they wrap
+_most_threads: int = vars(numba.core.config)["NUMBA_NUM_THREADS"]
+_lock = threading.Lock()
+_launched = False
+
+
+def kernel(*, parallel: bool = False, reorder: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile a function at its first call, cached on disk where there is a place for it.
+
+    Args:
+        parallel: whether its ``prange`` loops run on several threads.
+        reorder: whether floating-point sums may be reordered.
+    """
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        # error_model numpy: a division by zero is inf, not a branch that stops loops from vectorising
+        settings: dict[str, Any] = {
+            "parallel": parallel,
+            "fastmath": REORDER if reorder else False,
+            "error_model": "numpy",
+        }
+        try:
+            return _njit(cache=True, **settings)(function)
+        except RuntimeError:  # no folder for the cache can be written: compile in each process
+            return _njit(**settings)(function)
+
+    return wrap
+
+
+def use_torch_threads() -> int:
+    """Let kernels run on as many threads as torch does, and return that number.
+
+    On Linux numba's OpenMP layer finds torch's OpenMP library loaded and shares its pool, so that the two
+    never wait for each other's spinning threads.
+    """
+    global _launched
+    threads = torch.get_num_threads()
+    if not _launched:
+        with _lock:
+            numba.set_num_threads(1)
+            # Starting numba's pool sets the number of threads of the shared OpenMP library, hence torch's.
+            torch.set_num_threads(threads)
+            _launched = True
+    threads = min(threads, _most_threads)
+    numba.set_num_threads(threads)
+    return threads
