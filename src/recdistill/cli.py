@@ -7,11 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
-import click
 import typer
-from typer.core import TyperGroup
 
 import recdistill
 from recdistill.errors import OptionError, RecdistillError
@@ -38,6 +36,10 @@ DataDir = Annotated[Path, typer.Argument(metavar="DATA", help="A directory made 
 On = Annotated[str, typer.Option(help="Splits to train on: train, or train,valid to refit.")]
 
 
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+"""A mistyped command; newer typer releases carry their own copy of click, so it cannot be imported from there."""
+
+
 def main() -> NoReturn:
     """Run the command line: exit 0, 2 for anything the caller can mend, 130 for Ctrl-C."""
     as_json = "--json" in sys.argv
@@ -45,12 +47,14 @@ def main() -> NoReturn:
         app(standalone_mode=False)
     except RecdistillError as error:
         _fail(error.message, error.kind, error.hint, as_json)
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "recdistill"
-        _fail(error.format_message().rstrip("."), "options", f"see {where} --help", as_json)
-    except click.exceptions.Exit as stop:
+    except _UsageError as error:
+        context: Any = getattr(error, "ctx", None)
+        where = context.command_path if context else "recdistill"
+        message = getattr(error, "format_message", error.__str__)()
+        _fail(message.rstrip("."), "options", f"see {where} --help", as_json)
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted; what was there before is untouched, --resume continues", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     sys.exit(0)

@@ -60,9 +60,7 @@ class _LineStage:
 
 
 class TerminalProgress:
-    """Shows stages on standard error.
-
-    """
+    """Shows stages and notes on standard error."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -48,7 +48,9 @@ def normalised_adjacency(interactions: Interactions) -> Tensor:
     rows = torch.repeat_interleave(torch.arange(users + items), indptr.diff())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(indptr, columns, scale[rows] * scale[columns], (users + items,) * 2)
+        return torch.sparse_csr_tensor(
+            indptr, columns, scale[rows] * scale[columns], (users + items,) * 2, check_invariants=False
+        )
 
 
 class LightGCN(Recommender):

@@ -335,7 +335,7 @@ class _Run:
     def _check(self, terms: dict[str, Tensor], total: Tensor) -> None:
         if bool(torch.isfinite(total)):
             return
-        shown = ", ".join(f"{name} {float(value):.6g}" for name, value in terms.items())
+        shown = ", ".join(f"{name} {float(value.detach()):.6g}" for name, value in terms.items())
         raise TrainingDiverged(
             f"the loss is not finite in epoch {self.position.epoch + 1}: {shown}",
             "lower training.learning_rate or the weight of the term that grew",

@@ -1,0 +1,342 @@
+"""Conformance kits: what every model and every distillation method must do, shipped so that you can test your own.
+
+    from recdistill.testing import check_distiller, check_model
+
+    def test_conforms():
+        check_model(lambda: MyModel(dim=4))
+        check_distiller(lambda: MyMethod(num_interesting=3, depth=8))
+
+A failed check raises AssertionError and says which promise was broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from recdistill.data.interactions import Interactions
+from recdistill.distillers.base import Distiller, Objective
+from recdistill.errors import MissingKnowledgeError
+from recdistill.knowledge.base import KINDS
+from recdistill.knowledge.teacher import TeacherKnowledge, live
+from recdistill.models.base import Batch, EmbeddingState, Recommender
+from recdistill.models.bpr import BPR
+from recdistill.models.ranking import top_items
+from recdistill.models.sampling import make_batch
+
+CPU = torch.device("cpu")
+
+
+def tiny_interactions(num_users: int = 9, num_items: int = 14, seed: int = 0) -> Interactions:
+    """Random pairs with the awkward cases in them.
+
+    User 0 has one item, user 1 all but two, user 2 none, the last item is observed by nobody.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seen = torch.rand(num_users, num_items, generator=generator) < 0.3
+    seen[0] = False
+    seen[0, 1] = True
+    seen[1] = True
+    seen[1, :2] = False
+    seen[2] = False
+    seen[:, -1] = False
+    users, items = torch.nonzero(seen, as_tuple=True)
+    return Interactions.from_events(users, items, num_users, num_items)
+
+
+def built(model: Recommender, interactions: Interactions, seed: int = 1, scale: float = 50.0) -> Recommender:
+    """``model`` built for ``interactions``, its parameters spread so that losses are not flat."""
+    model.build(interactions, torch.Generator().manual_seed(seed))
+    if model.closed_form:
+        model.fit(interactions, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    return model
+
+
+def batch_of(interactions: Interactions, rows: int | None = None, seed: int = 2) -> Batch:
+    """A batch of ``rows`` observed pairs (all by default), one negative each."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(interactions.num_pairs, generator=generator)[:rows]
+    users = interactions.users[chosen].long()
+    negatives = interactions.sample_unobserved(users, 1, generator)
+    return make_batch(
+        users, interactions.items[chosen].long(), negatives, interactions.num_users, interactions.num_items
+    )
+
+
+class _Run:
+    """One method, set up on a student and a teacher."""
+
+    def __init__(
+        self,
+        method: Distiller,
+        interactions: Interactions,
+        student: Recommender | None = None,
+        kinds: frozenset[str] | None = None,
+        seed: int = 3,
+        teacher_dim: int = 5,
+    ) -> None:
+        self.interactions, self.method = interactions, method
+        self.student = student or built(BPR(dim=3), interactions)
+        teacher = built(BPR(dim=teacher_dim), interactions, seed=7)
+        self.teacher = teacher
+        self.knowledge: TeacherKnowledge = live(teacher, interactions)
+        self.generator = torch.Generator().manual_seed(seed)
+        reads = self.knowledge.restrict(method.needs if kinds is None else kinds)
+        self.objective = Objective([method], reads, base_weight=0.0)
+        self.objective.setup(self.student, interactions, 10, self.generator, CPU)
+        self.objective.start_epoch(0)
+
+    def loss(self, batch: Batch) -> Tensor:
+        (term,) = self.objective.terms(self.student, self.student.state(batch), batch).values()
+        return term
+
+
+def check_distiller(
+    make: Callable[[], Distiller], student: Callable[[], Recommender] | None = None
+) -> None:
+    """Every promise of a distillation method that can be checked without knowing its equation.
+
+    Args:
+        make: builds the method with a weight above 0; lists of 14 items and 9 users must be enough for it.
+        student: builds the student; a small matrix factorisation by default.
+    """
+    for interactions in (tiny_interactions(), tiny_interactions(30, 40, seed=5)):
+
+        def new_student(interactions: Interactions = interactions) -> Recommender:
+            return built(student() if student else BPR(dim=3), interactions)
+
+        _finite_with_gradients(make, interactions, new_student)
+        _same_seed_same_loss(make, interactions, new_student)
+        _batch_of_one(make, interactions, new_student)
+    _needs_are_true(make, tiny_interactions())
+    _gradients_are_exact(make, tiny_interactions())
+    _never_users_by_items(make)
+
+
+def _finite_with_gradients(
+    make: Callable[[], Distiller], interactions: Interactions, student: Callable[[], Recommender]
+) -> None:
+    run = _Run(make(), interactions, student())
+    for epoch in range(3):
+        run.objective.start_epoch(epoch)
+        loss = run.loss(batch_of(interactions))
+        assert loss.dim() == 0, f"the loss has shape {tuple(loss.shape)}; expected a scalar"
+        assert bool(torch.isfinite(loss)), f"the loss is {float(loss.detach())} in epoch {epoch}"
+    loss.backward()
+    run.objective.after_step()
+    assert _reached(run.student.parameters()), "no gradient reaches the student"
+    own = list(run.method.parameters())
+    assert not own or _reached(own), "no gradient reaches the method's own parameters"
+    assert all(p.grad is None for p in run.teacher.parameters()), "a gradient reaches the teacher"
+    for parameter in [*run.student.parameters(), *own]:
+        if parameter.grad is not None:
+            assert bool(torch.isfinite(parameter.grad.to_dense()).all()), "a gradient is not finite"
+
+
+def _reached(parameters: Iterator[Any] | list[Any]) -> bool:
+    return any(p.grad is not None and bool(p.grad.to_dense().abs().sum() > 0) for p in parameters)
+
+
+def _same_seed_same_loss(
+    make: Callable[[], Distiller], interactions: Interactions, student: Callable[[], Recommender]
+) -> None:
+    def losses() -> list[float]:
+        run = _Run(make(), interactions, student())
+        found: list[float] = []
+        for epoch in range(3):
+            run.objective.start_epoch(epoch)
+            found.append(float(run.loss(batch_of(interactions)).detach()))
+        return found
+
+    first, second = losses(), losses()
+    assert first == second, f"the same seed gives {first} and then {second}"
+
+
+def _batch_of_one(
+    make: Callable[[], Distiller], interactions: Interactions, student: Callable[[], Recommender]
+) -> None:
+    run = _Run(make(), interactions, student())
+    for row in range(min(5, interactions.num_pairs)):
+        loss = run.loss(batch_of(interactions, rows=1, seed=row))
+        assert bool(torch.isfinite(loss)), f"the loss of a batch of one row is {float(loss.detach())}"
+
+
+def _needs_are_true(make: Callable[[], Distiller], interactions: Interactions) -> None:
+    method = make()
+    unknown = method.needs - set(KINDS)
+    assert not unknown, f"needs names {sorted(unknown)}; kinds are {KINDS}"
+    for dropped in sorted(method.needs):
+        try:
+            run = _Run(make(), interactions, kinds=method.needs - {dropped})
+            run.objective.start_epoch(1)
+            run.loss(batch_of(interactions))
+        except MissingKnowledgeError:
+            continue
+        raise AssertionError(f"needs names '{dropped}', but it is never read")
+
+
+def _gradients_are_exact(make: Callable[[], Distiller], interactions: Interactions) -> None:
+    """Float64 gradcheck of the loss as a function of the student's two tables."""
+    run = _Run(make(), interactions)
+    run.method.double()
+    batch = batch_of(interactions, rows=6)
+    teacher = _Double(run.knowledge)
+    before = run.generator.get_state()
+    start = [p.detach().double() for p in (run.student.user_table, run.student.item_table)]
+
+    def loss(users: Tensor, items: Tensor) -> Tensor:
+        run.generator.set_state(before)
+        return run.method.loss(EmbeddingState(users * 1, items * 1), teacher, batch)
+
+    tables = [(0.1 * table).requires_grad_() for table in start]
+    assert torch.autograd.gradcheck(loss, tuple(tables)), "the gradient is not that of the loss"
+
+
+class _Double:
+    """Knowledge whose vectors are float64."""
+
+    def __init__(self, knowledge: TeacherKnowledge) -> None:
+        self._knowledge = knowledge
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._knowledge, name)
+        if name not in ("user_embeddings", "item_embeddings", "scores"):
+            return found
+        return lambda *arguments: found(*arguments).double()
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any torch operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+        self.operation = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in tree_iter(found):
+            if isinstance(value, Tensor) and value.layout == torch.strided:
+                elements = value.untyped_storage().size() // max(value.element_size(), 1)
+                if elements > self.elements:
+                    self.elements, self.operation = elements, str(func)
+        return found
+
+
+@contextmanager
+def largest_tensor() -> Iterator[_Largest]:
+    """Watch torch operations: ``elements`` of the largest tensor made, and its ``operation``."""
+    with _Largest() as watch:
+        yield watch
+
+
+def _never_users_by_items(make: Callable[[], Distiller]) -> None:
+    users, items = 6000, 6000
+    generator = torch.Generator().manual_seed(0)
+    pairs = torch.randint(0, users, (20_000,), generator=generator), torch.randint(0, items, (20_000,), generator=generator)
+    interactions = Interactions.from_events(*pairs, users, items)
+    with largest_tensor() as watch:
+        run = _Run(make(), interactions)
+        run.loss(batch_of(interactions, rows=64)).backward()
+    assert watch.elements < users * items // 2, (
+        f"{watch.operation} makes {watch.elements:,} elements for {users:,} users x {items:,} items"
+    )
+
+
+def check_model(make: Callable[[], Recommender]) -> None:
+    """Every promise of a model that can be checked without knowing its equation.
+
+    Args:
+        make: builds the model (unbuilt).
+    """
+    interactions = tiny_interactions()
+    model = built(make(), interactions)
+    _state_is_consistent(model)
+    if not model.closed_form:
+        _trains(make, interactions)
+    again = built(make(), interactions)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), f"the same seed builds another {name}"
+    _lists_are_right(model, interactions)
+    _model_never_users_by_items(make)
+
+
+def _state_is_consistent(model: Recommender) -> None:
+    state = model.frozen()
+    users = torch.arange(state.num_users)
+    with torch.no_grad():
+        full = state.scores(users)
+        assert full.shape == (state.num_users, state.num_items), f"scores have shape {tuple(full.shape)}"
+        ids = torch.arange(state.num_items).expand(state.num_users, -1)
+        torch.testing.assert_close(state.scores(users, ids.contiguous()), full)
+        padded = state.scores(users[:1], torch.tensor([[-1, 0]]))
+        assert float(padded[0, 0]) == 0.0, "the id -1 (padding) must score 0"
+        vectors = state.score_vectors()
+        if vectors is not None:
+            product = vectors.users @ vectors.items.T
+            for bias, shape in ((vectors.item_bias, (1, -1)), (vectors.user_bias, (-1, 1))):
+                product = product if bias is None else product + bias.view(shape)
+            torch.testing.assert_close(product, full, msg="score_vectors do not give the scores")
+        if "embeddings" in state.kinds:
+            assert state.user_embeddings(users).shape[1] == state.item_embeddings(users[:1]).shape[1]
+
+
+def _trains(make: Callable[[], Recommender], interactions: Interactions) -> None:
+    for rows in (None, 1):
+        model = built(make(), interactions)
+        batch = batch_of(interactions, rows)
+        loss = model.loss(model.state(batch), batch)
+        assert loss.dim() == 0, f"the loss has shape {tuple(loss.shape)}; expected a scalar"
+        assert bool(torch.isfinite(loss)), f"the loss is {float(loss.detach())}"
+        loss.backward()
+        assert _reached(model.parameters()), "no gradient reaches the parameters"
+    epoch = list(make_batches(model, interactions))
+    rows_seen = sum(len(batch) for batch in epoch)
+    assert rows_seen > 0, "an epoch has no rows"
+    for batch in epoch:
+        if batch.negatives is not None:
+            users = batch.row_users[:, None].expand_as(batch.negatives).reshape(-1)
+            seen = interactions.contains(users, batch.negatives.reshape(-1))
+            assert not bool(seen.any()), "a negative is an observed item"
+
+
+def make_batches(model: Recommender, interactions: Interactions, seed: int = 4) -> Iterator[Batch]:
+    """One epoch of the model's batches of at most 7 rows."""
+    return model.batches(interactions, 7, torch.Generator().manual_seed(seed))
+
+
+def _lists_are_right(model: Recommender, interactions: Interactions) -> None:
+    users = torch.arange(interactions.num_users)
+    ids, scores = top_items(model.frozen(), users, interactions.num_items, [interactions])
+    for user in users.tolist():
+        found = ids[user][ids[user] >= 0]
+        owner = torch.full_like(found, user)
+        assert not bool(interactions.contains(owner, found).any()), "a seen item is listed"
+        left = interactions.num_items - int(interactions.user_counts[user])
+        assert len(found) == left, f"user {user} gets {len(found)} items of {left} unseen"
+        ranked = scores[user][: len(found)]
+        assert bool((ranked.diff() <= 0).all()), "the list is not sorted"
+
+
+def _model_never_users_by_items(make: Callable[[], Recommender]) -> None:
+    users, items = 6000, 6000
+    generator = torch.Generator().manual_seed(0)
+    pairs = torch.randint(0, users, (20_000,), generator=generator), torch.randint(0, items, (20_000,), generator=generator)
+    interactions = Interactions.from_events(*pairs, users, items)
+    with largest_tensor() as watch:
+        model = built(make(), interactions)
+        if not model.closed_form:
+            batch = batch_of(interactions, rows=64)
+            model.loss(model.state(batch), batch).backward()
+    assert watch.elements < users * items // 2, (
+        f"{watch.operation} makes {watch.elements:,} elements for {users:,} users x {items:,} items"
+    )

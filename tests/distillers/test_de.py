@@ -1,0 +1,67 @@
+"""DE: golden values, annealing, weights of positives and negatives, the conformance kit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recdistill.distillers.de import DE, annealed, item_weights, select
+from recdistill.models.sampling import make_batch
+from recdistill.ops.experts import Experts, mixture_error
+from recdistill.testing import check_distiller
+
+STUDENT = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
+TEACHER = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
+SELECTION = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+NOISE = torch.tensor([[0.1, -0.2], [0.3, 0.0]], dtype=torch.float64)
+EXPERTS = Experts(
+    first=torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, -1.0]]], dtype=torch.float64),
+    first_bias=torch.zeros(2, 2, dtype=torch.float64),
+    # second maps hidden to teacher: the transposes of [[1,0],[0,1],[1,1]] and [[.5,0],[0,.5],[0,0]]
+    second=torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]], dtype=torch.float64),
+    second_bias=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64),
+)
+
+
+def per_user(temperature: float) -> tuple[torch.Tensor, list[float]]:
+    z = select(TEACHER @ SELECTION.T, NOISE, temperature)
+    ones = torch.ones(1, dtype=torch.float64)
+    rows = [slice(0, 1), slice(1, 2)]
+    return z, [float(mixture_error(STUDENT[r], z[r], EXPERTS, TEACHER[r], ones)) for r in rows]
+
+
+def test_golden_values_of_soft_selection() -> None:
+    z, losses = per_user(0.5)
+    expected = torch.tensor([[0.64565631, 0.35434369], [0.93086158, 0.06913842]], dtype=torch.float64)
+    torch.testing.assert_close(z, expected, rtol=0, atol=1e-7)
+    assert losses == pytest.approx([0.06277973, 6.35071246], abs=1e-7)
+    assert sum(losses) == pytest.approx(6.41349219, abs=1e-7)
+
+
+def test_golden_values_of_one_hot_selection() -> None:
+    z, losses = per_user(1e-10)
+    assert z.tolist() == [[1.0, 0.0], [1.0, 0.0]]
+    assert losses == pytest.approx([0.0, 6.5], abs=1e-7)
+
+
+def test_golden_value_of_de_and_rrd_together() -> None:
+    # 0.01 · DE on the two users + 0.001 · RRD, as sums
+    assert 0.01 * sum(per_user(0.5)[1]) + 0.001 * 3.65652342 == pytest.approx(0.06779145, abs=1e-8)
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 1.0), (100, 0.1), (500, 1e-5), (999, 1.02e-10), (2000, 1e-10)])
+def test_annealing(epoch: int, expected: float) -> None:
+    assert annealed(epoch, 1000) == pytest.approx(expected, rel=5e-3)
+
+
+def test_positives_and_negatives_share_the_weight() -> None:
+    # positives {1, 2}, negatives {2, 3, 4}: ½ · mean over 2, ½ · mean over 3, item 2 is in both
+    batch = make_batch(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), torch.tensor([[3], [2], [4]]), 2, 6)
+    assert batch.items.tolist() == [1, 2, 3, 4]
+    expected = torch.tensor([1 / 4, 1 / 4 + 1 / 6, 1 / 6, 1 / 6])
+    torch.testing.assert_close(item_weights(batch), expected)
+
+
+@pytest.mark.parametrize("num_experts", [1, 3])
+def test_conforms(num_experts: int) -> None:
+    check_distiller(lambda: DE(weight=1.0, num_experts=num_experts, anneal_epochs=5))
