@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from recdistill.discovery import find, names
 from recdistill.errors import OptionError
-from recdistill.runfiles import assign, load_run_file, parse_assignments
+from recdistill.runfiles import assign, load_run_file, parse_assignments, run_file_lines
 from recdistill.signatures import REQUIRED, check_options, did_you_mean, normal, options_of, unknown_option
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "parse_assignments",
     "resolve",
     "resolve_keys",
+    "run_file_lines",
     "validated",
 ]
 

@@ -11,8 +11,8 @@ import shutil
 import time
 from pathlib import Path
 
-from recdistill.errors import ArtifactError
 from recdistill.atomic import remove_temporaries, sync_folder
+from recdistill.errors import ArtifactError
 from recdistill.locks import LockedError, locked
 
 MANIFEST = "manifest.json"

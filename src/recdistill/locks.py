@@ -7,8 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recdistill.errors import ArtifactError
 from recdistill.atomic import storage_errors
+from recdistill.errors import ArtifactError
 
 
 class LockedError(ArtifactError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from datetime import date, time
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ def _without_dates(value: Any) -> Any:
 def assign(tree: dict[str, Any], path: str, value: Any) -> None:
     """Set one value in a tree of options; tables that are missing on the way are made.
 
-    In a list of tables (``[[distill]]``) a part of the path is a position from 1, or the ``method`` or ``name``
-    of a table, followed by a number where several have it: ``distill.rrd.weight``, ``distill.rrd.2.weight``.
+    In a list of tables (``[[distill]]``) a part of the path is a position from 1, or a table's ``method`` or
+    ``name``, with a number where several have it: ``distill.rrd.weight``, ``distill.rrd.2.weight``.
 
     Args:
         tree: nested tables, changed in place.
@@ -129,13 +130,61 @@ def load_run_file(path: Path | str) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_bytes().decode()
-        return _without_dates(tomllib.loads(text))
     except OSError as error:
         raise OptionError(f"cannot read run file {path}: {error.strerror}", "check the path") from error
     except UnicodeDecodeError as error:
         raise OptionError(f"run file {path} is no UTF-8 text", "save it as UTF-8") from error
+    try:
+        return _without_dates(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        where = re.search(r"^(.*?) \(at line (\d+), column (\d+)\)$", str(error))
-        said, line = (where.group(1), int(where.group(2))) if where else (str(error), None)
-        place = f"{path}, line {line}" if line else f"{path}, at its end"
-        raise OptionError(f"{place}: {said}", "expected TOML, such as: dim = 20") from error
+        said = re.sub(r" \(at .*\)$", "", str(error))
+        line = re.search(r"\(at line (\d+), ", str(error))  # else: at end of document
+        number = line.group(1) if line else max(1, len(text.splitlines()))
+        raise OptionError(f"{path}, line {number}: {said}", "expected TOML, such as: dim = 20") from error
+
+
+@contextmanager
+def run_file_lines(path: Path | str) -> Generator[None]:
+    """Add file and line to the option errors of the block, where the file has the key that they name.
+
+    Args:
+        path: the run file whose options are checked in the block.
+    """
+    try:
+        yield
+    except OptionError as error:
+        key = re.match(r"[\w.-]+(?=: )", error.message)
+        line = key_line(path, key.group(0)) if key else None
+        if line is None:
+            raise
+        raise OptionError(f"{path}, line {line}: {error.message}", error.hint) from error
+
+
+def key_line(path: Path | str, key: str) -> int | None:
+    """The line of a TOML file that sets a dotted key, or None where none or several do.
+
+    Components are often named otherwise than their tables (``rrd.weight`` is in ``[[distill]]``), so the last
+    part of the key decides, and the others only where several lines have it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    wanted = [normal(part) for part in key.split(".")]
+    table: list[str] = []
+    found: list[tuple[int, int]] = []
+    for number, line in enumerate(lines, 1):
+        header = re.match(r"\s*\[+([^\]]+)\]", line)
+        entry = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
+        if header:
+            table = _parts(header.group(1))
+        elif entry:
+            parts = [*table, *_parts(entry.group(1))]
+            if parts[-1] == wanted[-1]:
+                found.append((len({*parts} & {*wanted}), number))
+    best = [number for common, number in found if common == max(found)[0]]
+    return best[0] if len(best) == 1 else None
+
+
+def _parts(key: str) -> list[str]:
+    return [normal(part.strip().strip("\"'")) for part in key.split(".")]

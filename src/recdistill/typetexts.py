@@ -11,14 +11,18 @@ from typing import Annotated, Any, Literal, Union
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
 _LENGTHS = {"min_length": "at least", "max_length": "at most"}
-_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "integer",
-    float: "number",
-    str: "text",
-    None: "none",
-    type(None): "none",
-    Any: "any value",
+_LISTS = {"list", "tuple", "set", "frozenset", "Sequence", "Iterable"}
+_WORDS = {
+    "bool": "true or false",
+    "int": "integer",
+    "float": "number",
+    "str": "text",
+    "Path": "path",
+    "None": "none",
+    "NoneType": "none",
+    "dict": "table",
+    "Mapping": "table",
+    "Any": "any value",
 }
 
 
@@ -35,17 +39,21 @@ def type_text(hint: Any, constraints: tuple[Any, ...] = ()) -> str:
     if origin is Literal:
         return f"one of {', '.join(str(value) for value in arguments)}"
     if origin in (Union, types.UnionType):
-        return " or ".join(type_text(part, constraints) for part in arguments)
-    if hint in _WORDS if isinstance(hint, typing.Hashable) else False:
-        limits = "" if hint in (None, type(None), bool) else _limits(constraints)
-        return f"{_WORDS[hint]}{limits}"
-    name = getattr(origin or hint, "__name__", str(hint))
-    if name in ("list", "tuple", "set", "frozenset", "Sequence", "Iterable"):
-        inner = " and ".join(dict.fromkeys(type_text(part) for part in arguments if part is not ...))
-        return f"list of {inner}{_limits(constraints)}" if inner else f"list{_limits(constraints)}"
-    if name in ("dict", "Mapping"):
-        return "table"
-    return {"Path": "path"}.get(name, name)
+        parts = [type_text(part, constraints) for part in arguments]
+        return (", or " if any(" " in part for part in parts) else " or ").join(parts)
+    name = "None" if hint is None else getattr(origin or hint, "__name__", str(hint))
+    if name in _LISTS:
+        inner = " and ".join(dict.fromkeys(_plural(part) for part in arguments if part is not ...))
+        return f"list{inner and f' of {inner}'}{_limits(constraints)}"
+    limits = "" if name in ("bool", "None", "NoneType") else _limits(constraints)
+    return f"{_WORDS.get(name, name)}{limits}"
+
+
+def _plural(hint: Any) -> str:
+    word, *limits = type_text(hint).split(" ", 1)
+    return (
+        " ".join([f"{word}s", *limits]) if word in ("integer", "number", "text", "path") else type_text(hint)
+    )
 
 
 def _constraints(metadata: tuple[Any, ...]) -> tuple[Any, ...]:
