@@ -1,7 +1,7 @@
 """Which rows are for training, validation and test. Each function labels rows 0, 1 and 2 for these.
 
-Random orders are hashes of (seed, user, item), not draws: they depend neither on the order of the source nor on
-the other users, so a user's split stays the same when users join or leave.
+Random orders are hashes of (seed, user, item), not draws: they depend neither on the order of the source nor
+on the other users, so a user's split stays the same when users join or leave.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Interactions out of nothing, with what makes recommending hard: a long tail, many tastes, an order in time."""
+"""Interactions out of nothing, with what real ones have: a long tail, many tastes, an order in time."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def synthetic(
 ) -> pl.DataFrame:
     """Draw interactions of users who have a few tastes each.
 
-    Every item belongs to one of ``dim`` tastes, every taste to one of ``num_groups`` groups. A user has a few tastes,
-    most of them from one group. An interaction is drawn by taste, then by popularity (Zipf) within the taste; a share
-    of ``noise`` is drawn by popularity alone. A model of fewer than ``dim`` dimensions can tell the groups
-    apart but not the tastes, so that a large matrix factorisation has something to teach to a small one.
+    Every item belongs to one of ``dim`` tastes, every taste to one of ``num_groups`` groups. A user has a few
+    tastes, most of them from one group. An interaction is drawn by taste, then by popularity (Zipf) within
+    the taste; a share of ``noise`` is drawn by popularity alone. A model of fewer than ``dim`` dimensions can
+    tell the groups apart but not the tastes: a large model has something to teach to a small one.
     A user's tastes come and go: what they take in a row is mostly of one taste.
 
     Args:
@@ -95,9 +95,8 @@ class _Catalogue:
         off = generator.random(len(tastes)) < noise
         off |= high <= low
         anything = generator.random(int(off.sum())) * self._by_popularity[-1]
-        items[off] = np.searchsorted(self._by_popularity, anything, side="right").clip(
-            max=len(items) and len(self._items) - 1
-        )
+        place = np.searchsorted(self._by_popularity, anything, side="right")
+        items[off] = np.minimum(place, len(self._items) - 1)
         return items
 
 
@@ -143,7 +142,8 @@ def _draw(
             break
         place = (shares[users] < generator.random((len(users), 1))).sum(axis=1)
         items = catalogue.draw(tastes[users, place], noise, generator)
-        keys = np.unique(np.concatenate([keys, users * num_items + items]))
+        keys = np.sort(np.concatenate([keys, users * num_items + items]))
+        keys = keys[np.diff(keys, prepend=-1) > 0]  # numpy's unique hashes: 20 times slower here
     return keys // num_items, keys % num_items
 
 

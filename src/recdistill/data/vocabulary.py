@@ -123,12 +123,12 @@ class Vocabulary:
         present = wanted.is_not_null().to_numpy()
         asked = wanted.drop_nulls()
         hashes = hash_ids(asked)
-        at = np.searchsorted(self._hashes, hashes)
+        at = np.searchsorted(self.hashes, hashes)
         found = np.full(len(asked), -1, dtype=np.int64)
         open_rows = np.flatnonzero(at < len(self))
         # More than one round only where two ids share a 64-bit hash.
         while len(open_rows):
-            open_rows = open_rows[self._hashes[at[open_rows]] == hashes[open_rows]]
+            open_rows = open_rows[self.hashes[at[open_rows]] == hashes[open_rows]]
             equal = (self._ids.gather(at[open_rows]) == asked.gather(open_rows)).to_numpy()
             found[open_rows[equal]] = at[open_rows[equal]]
             open_rows = open_rows[~equal]
@@ -178,7 +178,8 @@ class Vocabulary:
         return cls(read_table(path).to_series())
 
     @cached_property
-    def _hashes(self) -> NDArray[np.uint64]:
+    def hashes(self) -> NDArray[np.uint64]:
+        """``(len,)`` uint64, ascending: the hash of each id."""
         return hash_ids(self._ids)
 
 
