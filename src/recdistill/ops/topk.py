@@ -1,8 +1,8 @@
 """The k best items of every row, without ever holding rows × items scores.
 
-score(r, i) = rows[r] · items[i] + bias[i], in float32. Best first; equal scores rank by smaller id, also
-at the cut after k; an excluded item is never returned. A score of -inf means "not available", so id -1 and score
--inf always go together and fill the end of a row with fewer than k available items.
+score(r, i) = rows[r] · items[i] + bias[i], in float32. Best first; equal scores rank by smaller id, also at
+the cut after k; an excluded item is never returned. A score of -inf means "not available", so id -1 and
+score -inf always go together and fill the end of a row with fewer than k available items.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recdistill.errors import DataError, OptionError
 from recdistill.ops.rows import Rows
+from recdistill.ops.topk_blocks import Dense, Product, select
 
 _PAD_KEY = torch.iinfo(torch.int64).min
 _LOW = 0xFFFFFFFF
@@ -47,7 +48,17 @@ def top_k(
         OptionError: k below 1.
         DataError: shapes, dtypes or devices that do not fit, candidates out of range, or a score that is NaN.
     """
-    return top_k_reference(rows, items, k, bias=bias, exclude=exclude, candidates=candidates)
+    if not (rows.device.type == "cpu" and rows.dtype == torch.float32):
+        return top_k_reference(rows, items, k, bias=bias, exclude=exclude, candidates=candidates)
+    _check_tables(rows, items, k, bias, exclude, candidates)
+    if candidates is None:
+        return select(Product.of(rows, items, bias, None), k, exclude)
+    # The kernels rank positions among the candidates, which order as the ids do.
+    exclude = None if exclude is None else _positions(exclude, candidates)
+    scores, positions = select(Product.of(rows, items, bias, candidates), k, exclude)
+    if len(candidates) == 0:
+        return scores, positions
+    return scores, torch.where(positions < 0, -1, candidates[positions])
 
 
 def top_k_dense(scores: Tensor, k: int, exclude: Rows | None = None) -> tuple[Tensor, Tensor]:
@@ -65,7 +76,10 @@ def top_k_dense(scores: Tensor, k: int, exclude: Rows | None = None) -> tuple[Te
         OptionError: k below 1.
         DataError: `scores` is no matrix, `exclude` has another number of rows, or a score is NaN.
     """
-    return top_k_dense_reference(scores, k, exclude)
+    if not (scores.device.type == "cpu" and scores.dtype == torch.float32):
+        return top_k_dense_reference(scores, k, exclude)
+    _check_dense(scores, k, exclude)
+    return select(Dense(scores.detach()), k, exclude)
 
 
 def top_k_reference(
@@ -116,7 +130,7 @@ def _select(
             scores = block(start, stop, tile)  # (r, t)
             nan |= scores.isnan().any()
             keys = _keys(scores, tile)
-            if exclude is not None:
+            if exclude is not None and len(tile) > 0:
                 _drop(keys, tile, start, stop, exclude)
             pool = torch.cat([best[start:stop], keys], dim=1)
             best[start:stop] = pool.topk(k, dim=1).values
@@ -126,7 +140,7 @@ def _select(
 
 
 def _keys(scores: Tensor, ids: Tensor) -> Tensor:
-    """Whole numbers (r, t) that order as (higher score, smaller id), unique in a row, so that topk is exact."""
+    """Whole numbers (r, t) that order as (higher score, smaller id), unique in a row: topk is exact."""
     bits = (scores + 0.0).view(torch.int32).long()  # + 0.0: minus zero equals zero
     ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
     keys = (ordered << 32) | (_LOW - ids)
@@ -139,6 +153,17 @@ def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     pad = keys == _PAD_KEY
     scores = bits.view(torch.float32).masked_fill(pad, -torch.inf)
     return scores, (_LOW - (keys & _LOW)).masked_fill_(pad, -1)
+
+
+def _positions(exclude: Rows, candidates: Tensor) -> Rows:
+    """The positions among the candidates of those excluded items that are among them."""
+    items = exclude.items.long()
+    if len(candidates) == 0:
+        return Rows(torch.zeros_like(exclude.indptr), exclude.items[:0])
+    positions = torch.searchsorted(candidates, items).clamp_(max=len(candidates) - 1)
+    present = candidates[positions] == items
+    before = torch.cat([present.new_zeros(1, dtype=torch.int64), present.cumsum(0)])
+    return Rows(before[exclude.indptr], positions[present].int())
 
 
 def _drop(keys: Tensor, tile: Tensor, start: int, stop: int, exclude: Rows) -> None:
@@ -185,8 +210,16 @@ def _check_dense(scores: Tensor, k: int, exclude: Rows | None) -> None:
 def _check_request(num_rows: int, k: int, exclude: Rows | None) -> None:
     if k < 1:
         raise OptionError(f"k must be at least 1, found {k}")
-    if exclude is not None and len(exclude.indptr) != num_rows + 1:
-        raise DataError(f"expected excluded items of {num_rows} rows, found {len(exclude.indptr) - 1}")
+    if exclude is None:
+        return
+    indptr, count = exclude.indptr, len(exclude.items)
+    if len(indptr) != num_rows + 1:
+        raise DataError(f"expected excluded items of {num_rows} rows, found {len(indptr) - 1}")
+    if bool((indptr.diff() < 0).any()) or int(indptr[0]) < 0 or int(indptr[-1]) > count:
+        raise DataError(
+            f"expected ascending row starts within the {count} excluded items,"
+            f" found {int(indptr[0])}..{int(indptr[-1])}"
+        )
 
 
 def _check_candidates(candidates: Tensor, num_items: int) -> None:

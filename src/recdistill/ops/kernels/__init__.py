@@ -30,6 +30,8 @@ _launched = False
 def kernel(*, parallel: bool = False, reorder: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a function at its first call, cached on disk where there is a place for it.
 
+    Other Python threads run meanwhile.
+
     Args:
         parallel: whether its ``prange`` loops run on several threads.
         reorder: whether floating-point sums may be reordered.
@@ -39,6 +41,7 @@ def kernel(*, parallel: bool = False, reorder: bool = False) -> Callable[[Callab
         # error_model numpy: a division by zero is inf, not a branch that stops loops from vectorising
         settings: dict[str, Any] = {
             "parallel": parallel,
+            "nogil": True,
             "fastmath": REORDER if reorder else False,
             "error_model": "numpy",
         }

@@ -1,0 +1,177 @@
+"""The blocks of scores that the top-k kernels see on a CPU, spread over threads.
+
+Each thread takes blocks of rows and does everything for them by itself, the matrix products too: products and
+kernels never wait for each other, and no thread spins for work while another has it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recdistill.errors import DataError
+from recdistill.ops.rows import Rows
+
+_WIDTH = 8192  # columns of a tile
+_HEIGHT = 256  # rows of a tile; with 8,192 columns 8 MiB, of which a core's cache holds what is being read
+_TILE_BYTES = 32 << 20  # of the tiles of all threads, where that leaves 32 rows each
+_CANDIDATE_BYTES = 8 << 20  # a thread
+_GATHER_BYTES = 16 << 20  # up to this size candidates' vectors are copied once, else for every block of rows
+_INLINE_WORK = 1 << 24  # multiplications below which starting threads does not pay
+
+Tile = tuple[NDArray[np.float32], int, int, int]
+"""Scores in one dimension, distance from row to row, number of columns, first column."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """The scores rows · items + bias (b, C), computed a tile at a time; float32 on the CPU, no gradient."""
+
+    rows: Tensor
+    items: Tensor
+    bias: Tensor | None
+    candidates: Tensor | None
+
+    @staticmethod
+    def of(rows: Tensor, items: Tensor, bias: Tensor | None, candidates: Tensor | None) -> Product:
+        """Detach the tables, and copy the candidates' vectors where they are few."""
+        rows, items = rows.detach(), items.detach()
+        bias = None if bias is None else bias.detach().float()
+        if candidates is not None and 4 * len(candidates) * items.shape[1] <= _GATHER_BYTES:
+            return Product(rows, items[candidates], None if bias is None else bias[candidates], None)
+        return Product(rows, items, bias, candidates)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        columns = self.items if self.candidates is None else self.candidates
+        return len(self.rows), len(columns)
+
+    @property
+    def work(self) -> int:
+        return self.shape[0] * self.shape[1] * (self.rows.shape[1] + 8)
+
+    def max_height(self, threads: int) -> int:
+        return min(_HEIGHT, max(32, _TILE_BYTES // (4 * _WIDTH * threads)))
+
+    def tiles(self, start: int, stop: int, buffer: Tensor) -> Iterator[Tile]:
+        """Yield the tiles of rows start to stop, each in the same buffer."""
+        rows = self.rows[start:stop].contiguous()
+        flat = buffer.numpy()
+        columns = self.shape[1]
+        for base in range(0, columns, _WIDTH):
+            part = slice(base, min(base + _WIDTH, columns))
+            chosen = part if self.candidates is None else self.candidates[part]
+            width = part.stop - base
+            tile = buffer[: len(rows) * width].view(len(rows), width)
+            if self.bias is None:
+                torch.mm(rows, self.items[chosen].T, out=tile)
+            else:
+                torch.addmm(self.bias[chosen], rows, self.items[chosen].T, out=tile)
+            yield flat, width, width, base
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Scores (b, I) that are there already; float32 on the CPU, no gradient."""
+
+    scores: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.scores.shape[0], self.scores.shape[1]
+
+    @property
+    def work(self) -> int:
+        return 8 * self.scores.numel()
+
+    def max_height(self, threads: int) -> int:
+        if self.scores.is_contiguous():
+            return _HEIGHT
+        return max(1, min(_HEIGHT, _TILE_BYTES // (4 * threads * max(self.shape[1], 1))))
+
+    def tiles(self, start: int, stop: int, buffer: Tensor) -> Iterator[Tile]:
+        """Yield rows start to stop as one tile; only scores that are not contiguous are copied."""
+        del buffer
+        columns = self.shape[1]
+        yield self.scores[start:stop].contiguous().view(-1).numpy(), columns, columns, 0
+
+
+def select(source: Product | Dense, k: int, exclude: Rows | None) -> tuple[Tensor, Tensor]:
+    """Return scores (b, k) and columns (b, k) as `top_k` does, on as many threads as torch uses."""
+    from recdistill.ops.kernels import topk as kernels
+
+    num_rows, num_columns = source.shape
+    scores = torch.empty(num_rows, k, dtype=torch.float32, device="cpu")
+    columns = torch.empty(num_rows, k, dtype=torch.int64, device="cpu")
+    room = min(2 * k + kernels.SAMPLE - kernels.LANES, num_columns) + kernels.LANES
+    indptr, excluded = _arrays(exclude, num_rows)
+    workers, height = _plan(source, room)
+    starts = deque(range(0, num_rows, height))
+
+    def work() -> None:
+        size = height * min(_WIDTH, num_columns) if isinstance(source, Product) else 0
+        buffer = torch.empty(size, dtype=torch.float32, device="cpu")
+        candidates = np.empty((height, room), np.int64)
+        while starts:
+            try:
+                start = starts.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            stop = min(start + height, num_rows)
+            sizes, limits = np.zeros(stop - start, np.int64), np.full(stop - start, -np.inf, np.float32)
+            own, cursors = indptr[start : stop + 1], indptr[start:stop].copy()
+            for tile in source.tiles(start, stop, buffer):
+                if kernels.scan(*tile, k, own, excluded, candidates, sizes, limits, cursors):
+                    raise DataError("scores contain NaN", "check that the model's training did not diverge")
+            kernels.finish(candidates, sizes, k, scores[start:stop].numpy(), columns[start:stop].numpy())
+
+    if workers == 1:
+        work()
+    else:
+        _spread(work, workers, starts)
+    return scores, columns
+
+
+def _plan(source: Product | Dense, room: int) -> tuple[int, int]:
+    """Return the number of threads, and the height of a block such that all threads get equally many."""
+    num_rows = source.shape[0]
+    # A few rows are one thread's work: torch may spread the product inside, which is all there is to it.
+    workers = 1 if source.work < _INLINE_WORK else max(1, min(torch.get_num_threads(), num_rows // 16))
+    height = max(1, min(source.max_height(workers), _CANDIDATE_BYTES // (8 * room)))
+    blocks = max(1, -(-num_rows // height))
+    blocks = -(-blocks // workers) * workers
+    return workers, max(1, -(-num_rows // blocks))
+
+
+def _spread(work: Callable[[], None], workers: int, starts: deque[int]) -> None:
+    """Run `work` on several threads at once; after an error or Ctrl-C each ends with the block it is at."""
+    threads = torch.get_num_threads()
+
+    def alone() -> None:
+        torch.set_num_threads(1)  # holds for this thread, and for threads that start while it runs
+        work()
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(alone) for _ in range(workers)]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                starts.clear()
+                raise
+    finally:
+        torch.set_num_threads(threads)  # threads that start later begin with the caller's number again
+
+
+def _arrays(exclude: Rows | None, num_rows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    if exclude is None:
+        return np.zeros(num_rows + 1, np.int64), np.zeros(0, np.int32)
+    return exclude.indptr.long().contiguous().numpy(), exclude.items.int().contiguous().numpy()
