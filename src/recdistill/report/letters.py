@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 def significance_letters(names: Sequence[str], different: Collection[frozenset[str]]) -> dict[str, str]:
     """Give each model the letters of the groups that it belongs to.
 
-    Two models share a letter exactly if they do not differ (Piepho, 2004: insert a column for each difference,
-    absorb columns that another one covers).
+    Two models share a letter exactly if they do not differ (Piepho, 2004: insert a column for each
+    difference, absorb columns that another one covers).
 
     Args:
         names: the models, best first: the best one has the letter ``a``.

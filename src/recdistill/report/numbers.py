@@ -83,6 +83,13 @@ def milliseconds(value: float) -> str:
     return f"{value:,.{min(decimals, 4)}f}"
 
 
+def times(value: float) -> str:
+    """A ratio: one decimal below ten, two below one."""
+    if value >= 9.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
+
+
 def seconds(value: float) -> str:
     """A duration: 0.21 s, 43 s, 2 min 5 s, 3 h 20 min."""
     if value < 10:
@@ -97,7 +104,12 @@ def seconds(value: float) -> str:
 
 def probability(value: float) -> str:
     """A p-value with its relation: ``p = 0.021`` or ``p < 0.001``."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return f"p {p_value(value)}" if value < 0.001 else f"p = {p_value(value)}"
+
+
+def p_value(value: float) -> str:
+    """A p-value by itself: ``0.021`` or ``< 0.001``."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def plain(value: object) -> str:

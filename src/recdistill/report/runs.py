@@ -72,9 +72,10 @@ def collect(runs: Sequence[str | Path]) -> Collection:
         for path in _expand(Path(run)):
             _add(found, path)
     for directory in list(found.values()):
-        _add_linked(found, directory)
+        # pages of earlier calls live in run folders too; they are no source of a page
+        if directory.manifest.kind != "report":
+            _add_linked(found, directory)
     directories = _distinct_names(found.values())
-    # reports of earlier calls live in run folders too; they are no source of a page
     kinds = dict.fromkeys(one.manifest.kind for one in directories)
     by_kind = {kind: tuple(one for one in directories if one.manifest.kind == kind) for kind in kinds}
     evaluations, models = by_kind.pop("evaluation", ()), by_kind.pop("model", ())

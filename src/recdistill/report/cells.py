@@ -1,0 +1,108 @@
+"""What tables are made of: cells whose dashes refer to a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from recdistill.report import numbers
+from recdistill.report.numbers import Known, Missing
+from recdistill.report.results import Estimate, Latency
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell: the figure, smaller print under it, and the number of the note that explains it."""
+
+    text: str
+    detail: Sequence[str] = ()
+    note: int | None = None
+
+
+@dataclass
+class Notes:
+    """Reasons under a table; the same one is given once."""
+
+    reasons: list[str] = field(default_factory=list[str])
+
+    def cell(self, missing: Missing) -> Cell:
+        """A dash that refers to the reason."""
+        if missing.reason not in self.reasons:
+            self.reasons.append(missing.reason)
+        return Cell("–", note=self.reasons.index(missing.reason) + 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row with its heading."""
+
+    name: str
+    role: str
+    description: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of cells with headings, and the notes that its dashes refer to."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str]
+    remarks: Sequence[str] = ()
+
+
+def estimate(value: Estimate | Missing, notes: Notes) -> Cell:
+    """A mean with half its interval, and the interval."""
+    if isinstance(value, Missing):
+        return notes.cell(value)
+    if value.low is None or value.high is None or value.half_width is None:
+        return Cell(numbers.metric(value.mean), ("no interval",))
+    return Cell(
+        numbers.metric(value.mean),
+        (f"± {value.half_width:.4f}", f"{numbers.metric(value.low)} to {numbers.metric(value.high)}"),
+    )
+
+
+def short(value: Estimate | Missing, notes: Notes) -> Cell:
+    """A mean with half its interval."""
+    if isinstance(value, Missing):
+        return notes.cell(value)
+    return Cell(
+        numbers.metric(value.mean), () if value.half_width is None else (f"± {value.half_width:.4f}",)
+    )
+
+
+def spread(value: Estimate | Missing, notes: Notes) -> Cell:
+    """A mean with its standard deviation over seeds."""
+    if isinstance(value, Missing):
+        return notes.cell(value)
+    return Cell(numbers.metric(value.mean), () if value.spread is None else (f"± {value.spread:.4f}",))
+
+
+def gap(value: Estimate | Missing, notes: Notes) -> Cell:
+    """A share of the gap closed, with its interval."""
+    if isinstance(value, Missing):
+        return notes.cell(value)
+    if value.low is None or value.high is None:
+        return Cell(numbers.percent(value.mean), ("no interval",))
+    return Cell(
+        numbers.percent(value.mean), (f"{numbers.percent(value.low)} to {numbers.percent(value.high)}",)
+    )
+
+
+def known(value: Known, write: Callable[[float], str], notes: Notes) -> Cell:
+    """A number, as ``write`` writes it."""
+    return notes.cell(value) if isinstance(value, Missing) else Cell(write(value))
+
+
+def latency(value: Latency | Missing, notes: Notes) -> Cell:
+    """The median, with the 99th percentile and the parts under it."""
+    if isinstance(value, Missing):
+        return notes.cell(value)
+    detail = [f"p99 {numbers.milliseconds(value.p99)}"]
+    if value.scoring is not None and value.lists is not None:
+        scoring, lists = numbers.milliseconds(value.scoring), numbers.milliseconds(value.lists)
+        detail.append(f"scores {scoring}, lists {lists}")
+    return Cell(numbers.milliseconds(value.p50), detail)

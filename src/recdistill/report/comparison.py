@@ -1,0 +1,191 @@
+"""The tables of an evaluation: the comparison, all metrics, tests, seeds, and the users one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+from recdistill.report import cells, numbers
+from recdistill.report.cells import Cell, Grid, Notes, Row
+from recdistill.report.letters import significance_letters
+from recdistill.report.numbers import Missing
+from recdistill.report.results import Entry, Evaluation, Member, Test
+from recdistill.report.story import Cast
+
+Column = tuple[str, Callable[[Entry], Cell]]
+"""A heading, and what stands under it."""
+
+
+def describe(member: Member) -> str:
+    """What a model is, in a line: ``bpr, dim 20; distilled with de, rrd``."""
+    if member.kind != "model":
+        return "stored knowledge"
+    options = member.options.get("model") or {}
+    facts = [str(options.get("name", "model"))]
+    facts += [f"{name.replace('_', ' ')} {value}" for name, value in options.items() if name in _SHOWN]
+    methods = [str(method.get("method", "?")) for method in member.options.get("distill") or ()]
+    return ", ".join(facts) + (f"; distilled with {', '.join(methods)}" if methods else "")
+
+
+_SHOWN = ("dim", "layers", "num_layers")
+
+
+def comparison(evaluation: Evaluation, roles: Cast) -> Grid:
+    """The main table: a row a model, best first by the leading metric."""
+    notes = Notes()
+    columns = [*_accuracy_columns(evaluation, notes), *_cost_columns(evaluation, notes)]
+    rows = [
+        Row(entry.name, roles.role(entry), _describe_entry(entry), [write(entry) for _, write in columns])
+        for entry in ranked(evaluation)
+    ]
+    remarks = [
+        "Mean over users ± half of its 95 % interval, and the interval (bootstrap over users).",
+        _verdict_remark(evaluation),
+        "Milliseconds from external user ids to the external ids of the top 10: the median, and p99.",
+    ]
+    return Grid("Models compared", [name for name, _ in columns], rows, notes.reasons, remarks)
+
+
+def _accuracy_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:
+    primary, secondary, overlap = evaluation.primary, evaluation.secondary, evaluation.overlap
+    verdicts = _verdicts(evaluation)
+
+    def verdict(entry: Entry) -> Cell:
+        return notes.cell(verdicts) if isinstance(verdicts, Missing) else Cell(verdicts[entry.name])
+
+    columns: list[Column] = [
+        (numbers.metric_name(primary), lambda entry: cells.estimate(entry.value(primary), notes)),
+        ("Differs", verdict),
+    ]
+    if secondary:
+        name = numbers.metric_name(secondary)
+        columns.append((name, lambda entry: cells.estimate(entry.value(secondary), notes)))
+    columns.append(("Gap closed", lambda entry: cells.gap(entry.gap(primary), notes)))
+    if overlap:
+        name = f"{numbers.metric_name(overlap)} with teacher"
+        columns.append((name, lambda entry: cells.estimate(entry.value(overlap), notes)))
+    return columns
+
+
+def _cost_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:
+    columns: list[Column] = [
+        ("Parameters", lambda entry: cells.known(entry.first.parameters, numbers.count, notes)),
+        ("Weights file", lambda entry: cells.known(entry.first.bytes, numbers.size, notes)),
+    ]
+    members = [member for entry in evaluation.entries for member in entry.members]
+    for batch in sorted({one.batch for member in members for one in member.latencies}) or [1]:
+        users = "1 user" if batch == 1 else f"{batch:,} users"
+        columns.append(
+            (f"ms, {users}", lambda entry, batch=batch: cells.latency(entry.latency(batch), notes))
+        )
+    return columns
+
+
+def ranked(evaluation: Evaluation) -> list[Entry]:
+    """The entries, best first by the leading metric; those without it last."""
+
+    def place(entry: Entry) -> float:
+        value = entry.value(evaluation.primary)
+        return float("inf") if isinstance(value, Missing) else -value.mean
+
+    return sorted(evaluation.entries, key=place)
+
+
+def all_metrics(evaluation: Evaluation) -> Grid:
+    """Every metric of every model: a row a metric."""
+    notes = Notes()
+    entries = ranked(evaluation)
+    rows = [
+        Row(
+            numbers.metric_name(metric),
+            "",
+            "",
+            [cells.short(entry.value(metric), notes) for entry in entries],
+        )
+        for metric in evaluation.metrics
+    ]
+    return Grid("All metrics", [entry.name for entry in entries], rows, notes.reasons)
+
+
+def tests_table(evaluation: Evaluation, metrics: Sequence[str]) -> Grid | None:
+    """The paired tests by some metrics; None without any."""
+    chosen = [test for test in evaluation.tests if test.metric in metrics]
+    if not chosen:
+        return None
+    rows = [Row(f"{test.a} − {test.b}", "", "", _test_cells(test)) for test in chosen]
+    columns = ("Metric", "Difference", "p", "p after Holm", "At 5 %")
+    return Grid("Paired tests over users", columns, rows, ())
+
+
+def seeds_table(evaluation: Evaluation) -> Grid | None:
+    """Models trained with several seeds: mean and spread, then each seed; None where each has one."""
+    groups = [entry for entry in evaluation.entries if len(entry.members) > 1]
+    if not groups:
+        return None
+    notes = Notes()
+    metrics = [name for name in (evaluation.primary, evaluation.secondary) if name]
+    rows: list[Row] = []
+    for entry in groups:
+        cells = [Cell(str(len(entry.members))), *[cells.spread(entry.value(name), notes) for name in metrics]]
+        rows.append(Row(entry.name, "all seeds", "", cells))
+        for member in entry.members:
+            values = [
+                member.metrics.get(name, Missing("the evaluation does not have it")) for name in metrics
+            ]
+            seed = "not recorded" if member.seed is None else f"seed {member.seed}"
+            rows.append(
+                Row(member.name, "", "", [Cell(seed), *[cells.short(value, notes) for value in values]])
+            )
+    columns = ("Seeds", *[numbers.metric_name(name) for name in metrics])
+    remarks = [
+        "All seeds: mean ± standard deviation of the seeds' means. One seed: mean ± half its interval."
+    ]
+    return Grid("Seeds", columns, rows, notes.reasons, remarks)
+
+
+def _verdicts(evaluation: Evaluation) -> dict[str, str] | Missing:
+    """Significance letters by the leading metric if every pair was tested, else each model against the best."""
+    metric = evaluation.primary
+    names = [entry.name for entry in ranked(evaluation)]
+    if len(names) < 2:
+        return Missing("one model has nothing to differ from")
+    tests = {pair: evaluation.test(*pair, metric) for pair in combinations(names, 2)}
+    made = {pair: test for pair, test in tests.items() if test is not None}
+    if len(made) == len(tests):
+        return significance_letters(
+            names, [frozenset(pair) for pair, test in made.items() if test.significant]
+        )
+    against = {other: made[names[0], other] for other in names[1:] if (names[0], other) in made}
+    if len(against) < len(names) - 1:
+        missing = len(tests) - len(made)
+        name = numbers.metric_name(metric)
+        return Missing(f"{missing} of {len(tests)} pairs were not tested by {name}, so letters would mislead")
+    return {names[0]: "best"} | {
+        other: "below the best" if test.significant else "as the best" for other, test in against.items()
+    }
+
+
+def _verdict_remark(evaluation: Evaluation) -> str:
+    name = numbers.metric_name(evaluation.primary)
+    how = "paired permutation test over users, Holm-corrected for all comparisons, 5 %"
+    return (
+        f"Differs: models that share a letter do not differ significantly in {name} ({how}); "
+        "with more than six models each is compared with the best one only."
+    )
+
+
+def _describe_entry(entry: Entry) -> str:
+    seeds = "" if len(entry.members) == 1 else f"; {len(entry.members)} seeds"
+    return describe(entry.first) + seeds
+
+
+def _test_cells(test: Test) -> list[Cell]:
+    better = test.a if test.difference > 0 else test.b
+    verdict = f"{better} is better" if test.significant else "no difference shown"
+    return [
+        Cell(numbers.metric_name(test.metric)),
+        Cell(numbers.metric(test.difference, difference=True)),
+        Cell(numbers.p_value(test.p)),
+        Cell(numbers.p_value(test.p_holm)),
+        Cell(verdict),
+    ]

@@ -1,0 +1,243 @@
+"""What came out, in words: who is teacher and student, the sentence on top, the figures under it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recdistill.report import numbers
+from recdistill.report.numbers import Missing
+from recdistill.report.results import Entry, Estimate, Evaluation
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who plays which part in an evaluation.
+
+    Attributes:
+        students: what is measured by a teacher, best first.
+        teacher, alone: those of the best student, or why there is none.
+    """
+
+    students: tuple[Entry, ...]
+    teacher: Entry | Missing
+    alone: Entry | Missing
+
+    def role(self, entry: Entry) -> str:
+        """One or two words for the table."""
+        if entry is self.teacher:
+            return "teacher"
+        if entry is self.alone:
+            return "trained alone"
+        return "student" if entry in self.students else "other"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure in large print; a missing one has its reason in ``detail``."""
+
+    label: str
+    figure: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """The outcome in one sentence, in a few more, and in figures."""
+
+    headline: str
+    details: Sequence[str]
+    tiles: Sequence[Tile]
+
+
+def cast(evaluation: Evaluation, named_alone: str | None = None) -> Cast:
+    """Find the students, the best one's teacher, and the same model without distillation."""
+    metric = evaluation.primary
+    students = sorted(
+        (entry for entry in evaluation.entries if entry.gap_closed),
+        key=lambda entry: -_mean(entry, metric),
+    )
+    if not students:
+        none = Missing("no distilled model was evaluated")
+        return Cast((), none, none)
+    best = students[0]
+    teacher = evaluation.entry(best.first.teacher) if best.first.teacher else None
+    return Cast(
+        tuple(students),
+        Missing("its teacher was not evaluated with it") if teacher is None else teacher,
+        _alone(evaluation, best, named_alone),
+    )
+
+
+def _alone(evaluation: Evaluation, student: Entry, named: str | None) -> Entry | Missing:
+    """The evaluation's own rule: the one named, else the undistilled model of the same class and options."""
+    chosen = evaluation.entry(named) if named else None
+    if chosen is not None:
+        return chosen
+    fitting = [
+        entry
+        for entry in evaluation.entries
+        if not entry.first.distilled and entry.first.kind == "model" and _same(entry, student, "model")
+    ]
+    if len(fitting) > 1:
+        fitting = [entry for entry in fitting if _same(entry, student, "training")] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    found = "several undistilled models fit" if fitting else "no undistilled model of its class was evaluated"
+    return Missing(found)
+
+
+def _same(one: Entry, other: Entry, part: str) -> bool:
+    first, second = one.first.options.get(part), other.first.options.get(part)
+    return first is not None and json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
+def _mean(entry: Entry, metric: str) -> float:
+    value = entry.value(metric)
+    return float("-inf") if isinstance(value, Missing) else value.mean
+
+
+def tell(evaluation: Evaluation, roles: Cast) -> Story:
+    """The story of one evaluation."""
+    if not roles.students:
+        return _without_student(evaluation)
+    student = roles.students[0]
+    headline = _headline(evaluation, roles, student)
+    details = [sentence for sentence in (_gain(evaluation, roles, student),) if sentence]
+    gap = student.gap(evaluation.primary)
+    if isinstance(gap, Missing):
+        details.append(f"How much of the gap distillation closed is not given: {gap.reason}.")
+    return Story(headline, details, _tiles(evaluation, roles, student))
+
+
+def _without_student(evaluation: Evaluation) -> Story:
+    metric = evaluation.primary
+    ranked = sorted(evaluation.entries, key=lambda entry: -_mean(entry, metric))
+    best, value = ranked[0], ranked[0].value(metric)
+    name = numbers.metric_name(metric)
+    figure = value.reason if isinstance(value, Missing) else numbers.metric(value.mean)
+    first = (
+        f"{best.name} reaches {name} {figure}."
+        if len(ranked) == 1
+        else f"{best.name} ranks best of {len(ranked)} models, with {name} {figure}."
+    )
+    return Story(first, ["No distilled model was evaluated, so no share of a gap is given."], ())
+
+
+def _headline(evaluation: Evaluation, roles: Cast, student: Entry) -> str:
+    metric = evaluation.primary
+    name = numbers.metric_name(metric)
+    several = len(roles.students)
+    who = "The student" if several == 1 else f"The best of {several} students, {student.name},"
+    mine = student.value(metric)
+    if isinstance(mine, Missing):
+        return f"{who} has no {name}: {mine.reason}."
+    if isinstance(roles.teacher, Missing):
+        return f"{who} reaches {name} {numbers.metric(mine.mean)}; {roles.teacher.reason}."
+    theirs = roles.teacher.value(metric)
+    if isinstance(theirs, Missing) or theirs.mean <= 0:
+        return f"{who} reaches {name} {numbers.metric(mine.mean)}; its teacher's is unknown or zero."
+    share = mine.mean / theirs.mean
+    verb = "keeps" if share < 1 else "reaches"
+    size = _ratio(student.first.parameters, roles.teacher.first.parameters)
+    small = "" if isinstance(size, Missing) else f" with {numbers.percent(size)} of its parameters"
+    return f"{who} {verb} {numbers.percent(share)} of the teacher's {name}{small}{_closed(student, metric)}."
+
+
+def _closed(student: Entry, metric: str) -> str:
+    gap = student.gap(metric)
+    if isinstance(gap, Missing):
+        return ""
+    share = numbers.percent(gap.mean)
+    if gap.mean < 0:
+        return f"; distillation widened the gap to the teacher ({share} closed)"
+    if gap.mean > 1:
+        return f"; distillation closed the whole gap to the teacher and more ({share})"
+    return f"; distillation closed {share} of the gap"
+
+
+def _gain(evaluation: Evaluation, roles: Cast, student: Entry) -> str:
+    """Whether the student differs from the same model without distillation."""
+    metric = evaluation.primary
+    if isinstance(roles.alone, Missing):
+        return ""
+    test = evaluation.test(student.name, roles.alone.name, metric)
+    mine, other = student.value(metric), roles.alone.value(metric)
+    if test is None or isinstance(mine, Missing) or isinstance(other, Missing):
+        return ""
+    difference = test.difference if test.a == student.name else -test.difference
+    verdict = "significant" if test.significant else "not significant"
+    return (
+        f"Against the same model trained alone its {numbers.metric_name(metric)} differs by "
+        f"{numbers.metric(difference, difference=True)}, which is statistically {verdict} "
+        f"({numbers.probability(test.p_holm)}, corrected for all comparisons)."
+    )
+
+
+def _ratio(part: float | Missing, whole: float | Missing) -> float | Missing:
+    if isinstance(part, Missing):
+        return part
+    if isinstance(whole, Missing):
+        return Missing(f"of the teacher: {whole.reason}")
+    return part / whole if whole > 0 else Missing("the teacher has none")
+
+
+def _tiles(evaluation: Evaluation, roles: Cast, student: Entry) -> list[Tile]:
+    metric = evaluation.primary
+    name = numbers.metric_name(metric)
+    gap = student.gap(metric)
+    tiles = [_kept(student, roles.teacher, metric), _gap_tile(gap)]
+    teacher = roles.teacher
+    if isinstance(teacher, Missing):
+        return [Tile(f"of the teacher’s {name}", "–", teacher.reason), *tiles[1:]]
+    size = _ratio(student.first.parameters, teacher.first.parameters)
+    sizes = [student.first.parameters, teacher.first.parameters]
+    tiles.append(
+        Tile("of the teacher’s parameters", "–", size.reason)
+        if isinstance(size, Missing)
+        else Tile(
+            "of the teacher’s parameters",
+            numbers.percent(size),
+            " against ".join(numbers.count(one) for one in sizes if not isinstance(one, Missing)),
+        )
+    )
+    tiles.append(_speed(student, teacher))
+    return tiles
+
+
+def _kept(student: Entry, teacher: Entry | Missing, metric: str) -> Tile:
+    label = f"of the teacher’s {numbers.metric_name(metric)}"
+    if isinstance(teacher, Missing):
+        return Tile(label, "–", teacher.reason)
+    mine, theirs = student.value(metric), teacher.value(metric)
+    if isinstance(mine, Missing):
+        return Tile(label, "–", mine.reason)
+    if isinstance(theirs, Missing) or theirs.mean <= 0:
+        return Tile(label, "–", "the teacher's is unknown or zero")
+    detail = f"{numbers.metric(mine.mean)} against {numbers.metric(theirs.mean)}"
+    return Tile(label, numbers.percent(mine.mean / theirs.mean), detail)
+
+
+def _gap_tile(gap: Estimate | Missing) -> Tile:
+    label = "of the gap closed by distillation"
+    if isinstance(gap, Missing):
+        return Tile(label, "–", gap.reason)
+    detail = (
+        "no interval"
+        if gap.low is None or gap.high is None
+        else f"95 % interval {numbers.percent(gap.low)} to {numbers.percent(gap.high)}"
+    )
+    return Tile(label, numbers.percent(gap.mean), detail)
+
+
+def _speed(student: Entry, teacher: Entry) -> Tile:
+    label = "the teacher’s speed, one user at a time"
+    mine, theirs = student.latency(1), teacher.latency(1)
+    if isinstance(mine, Missing) or isinstance(theirs, Missing):
+        reason = mine.reason if isinstance(mine, Missing) else f"of the teacher: {theirs.reason}"  # pyright: ignore
+        return Tile(label, "–", reason)
+    if mine.p50 <= 0:
+        return Tile(label, "–", "too fast to be measured")
+    detail = f"{numbers.milliseconds(mine.p50)} against {numbers.milliseconds(theirs.p50)} ms (median)"
+    return Tile(label, f"{numbers.times(theirs.p50 / mine.p50)}×", detail)
