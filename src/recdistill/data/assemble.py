@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from recdistill.data import splits
 from recdistill.data.filters import core, occurrences
 from recdistill.data.hashing import mix
+from recdistill.data.rows import Rows, compact, occurrences_by_split, ordered
 from recdistill.data.sorting import stable_order
-from recdistill.data.splits import TEST, TRAIN, VALID, Labels, SplitName
+from recdistill.data.splits import LABELS, TEST, TRAIN, VALID, Labels, SplitName
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import DataError
-
-_LABELS = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 @dataclass(frozen=True)
@@ -34,44 +33,6 @@ class Rules:
     holdout: Literal["last", "random"] | None = None
     unseen_items: Literal["keep", "drop"] = "keep"
     valid_share: float = 0.1
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Interactions by index, sorted by user, then position or time, then item.
-
-    Attributes:
-        user, item: ``(n,)`` int32.
-        time: ``(n,)`` float64 seconds, or None.
-        position: ``(n,)`` int64, or None.
-        given: ``(n,)`` the source's own split, or None.
-        source: ``(n,)`` place of each row in the source.
-    """
-
-    user: NDArray[np.int32]
-    item: NDArray[np.int32]
-    time: NDArray[np.float64] | None
-    position: NDArray[np.int64] | None
-    given: Labels | None
-    source: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    @property
-    def has_order(self) -> bool:
-        return self.time is not None or self.position is not None
-
-    def take(self, chosen: NDArray[Any]) -> Rows:
-        """The rows of a mask or of places."""
-        return Rows(
-            self.user[chosen],
-            self.item[chosen],
-            None if self.time is None else self.time[chosen],
-            None if self.position is None else self.position[chosen],
-            None if self.given is None else self.given[chosen],
-            self.source[chosen],
-        )
 
 
 @dataclass
@@ -127,9 +88,9 @@ def assemble(
     table = _filter_table(table, rules, tally)
     user, users = Vocabulary.encode(table["user_id"], "user_id", from_text)
     item, items = Vocabulary.encode(table["item_id"], "item_id", from_text)
-    rows = _ordered(table, user, item)
+    rows = ordered(table, user, item)
     rules = _resolved(rules, rows, note)
-    earlier = occurrences(rows.user, rows.item) if rows.given is None else _given_occurrences(rows)
+    earlier = occurrences(rows.user, rows.item) if rows.given is None else occurrences_by_split(rows)
     if rules.duplicates == "merge" and earlier.any():
         tally.drop("duplicates", int((earlier > 0).sum()))
         rows, earlier = rows.take(earlier == 0), None
@@ -161,17 +122,6 @@ def _filter_table(table: pl.DataFrame, rules: Rules, tally: _Tally) -> pl.DataFr
     return table
 
 
-def _ordered(table: pl.DataFrame, user: NDArray[np.int32], item: NDArray[np.int32]) -> Rows:
-    time = table["time"].to_numpy() if "time" in table.columns else None
-    position = table["position"].to_numpy() if "position" in table.columns else None
-    given = None
-    if "split" in table.columns:
-        given = table["split"].replace_strict(_LABELS, return_dtype=pl.UInt8).to_numpy()
-    first = position if position is not None else time
-    order = stable_order(*([user, item] if first is None else [user, first, item]))
-    return Rows(user, item, time, position, given, np.arange(len(user))).take(order)
-
-
 def _resolved(rules: Rules, rows: Rows, note: Callable[[str], None]) -> Rules:
     """Defaults that depend on what the source has."""
     split = rules.split or ("random" if rows.given is None else "given")
@@ -199,15 +149,6 @@ def _resolved(rules: Rules, rows: Rows, note: Callable[[str], None]) -> Rules:
     )
 
 
-def _given_occurrences(rows: Rows) -> NDArray[np.int64]:
-    """Repeats in the order train, valid, test, so that a pair in several splits stays in the first."""
-    assert rows.given is not None
-    order = stable_order(rows.given)
-    earlier = np.empty(len(rows), dtype=np.int64)
-    earlier[order] = occurrences(rows.user[order], rows.item[order])
-    return earlier
-
-
 def _core(
     rows: Rows, earlier: NDArray[np.int64] | None, rules: Rules, tally: _Tally
 ) -> tuple[Rows, NDArray[np.int64] | None]:
@@ -227,8 +168,7 @@ def _labels(rows: Rows, rules: Rules, keys: NDArray[np.uint64], note: Callable[[
     if rules.split == "temporal":
         assert rows.time is not None
         return splits.temporal(rows.time, rules.ratios)
-    if rows.time is not None:
-        note(f"the {rules.split} split lets training see what happened after the test; temporal does not")
+    _note_leaks(rows, rules, note)
     if rules.split == "leave-one-out":
         return splits.leave_one_out(rows.user, _holdout_order(rows, rules, keys))
     if rules.split == "file-order":
@@ -238,6 +178,15 @@ def _labels(rows: Rows, rules: Rules, keys: NDArray[np.uint64], note: Callable[[
         )
         return splits.by_ratio(rows.user, rules.ratios, stable_order(rows.user, rows.source))
     return splits.by_ratio(rows.user, rules.ratios, splits.random_order(rows.user, keys))
+
+
+def _note_leaks(rows: Rows, rules: Rules, note: Callable[[str], None]) -> None:
+    by_chance = rules.split != "leave-one-out" or rules.holdout == "random"
+    if rows.has_order and by_chance:
+        better = "temporal" if rows.time is not None else "leave-one-out"
+        note(f"leaky split: {rules.split} trains on what users did after the rows tested; {better} does not")
+    elif rows.time is not None:
+        note(f"leaky split: {rules.split} trains on what others did after the rows tested; temporal does not")
 
 
 def _holdout_order(rows: Rows, rules: Rules, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -284,13 +233,13 @@ def _finish(
     rules: Rules,
     tally: _Tally,
 ) -> Assembled:
-    user, users = _compact(rows.user, users)
-    item, items = _compact(rows.item, items)
+    user, users = compact(rows.user, users)
+    item, items = compact(rows.item, items)
     columns: dict[str, Any] = {"user": user, "item": item, "time": rows.time, "position": rows.position}
     columns = {name: values for name, values in columns.items() if values is not None}
     tables = {
         name: pl.DataFrame({column: values[labels == label] for column, values in columns.items()})
-        for name, label in _LABELS.items()
+        for name, label in LABELS.items()
     }
     has_train = np.bincount(user[labels == TRAIN], minlength=len(users)) > 0
     has_test = np.bincount(user[labels == TEST], minlength=len(users)) > 0
@@ -310,12 +259,3 @@ def _finish(
         "has_repeats": bool((occurrences(user, item) > 0).any()) if rules.duplicates == "keep" else False,
     }
     return Assembled(users, items, tables, summary)
-
-
-def _compact(indices: NDArray[np.int32], vocabulary: Vocabulary) -> tuple[NDArray[np.int32], Vocabulary]:
-    """Leave out ids that no row has; the others keep their order."""
-    used = np.bincount(indices, minlength=len(vocabulary)) > 0
-    if bool(used.all()):
-        return indices, vocabulary
-    renumbered = (np.cumsum(used) - 1).astype(np.int32)
-    return renumbered[indices], vocabulary.keep(used)

@@ -17,6 +17,7 @@ from recdistill.errors import DataError
 
 SplitName = Literal["random", "leave-one-out", "temporal", "given", "file-order"]
 TRAIN, VALID, TEST = 0, 1, 2
+LABELS = {"train": TRAIN, "valid": VALID, "test": TEST}
 Labels = NDArray[np.uint8]
 
 # Ratios such as .8 + .1 fall just short of or beyond the fraction they stand for.
