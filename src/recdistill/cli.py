@@ -22,12 +22,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path | None, typer.Option("--out", help="Directory to write (default runs/<verb>).", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Directory to write (default runs/<verb>).", show_default=False)
+]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="An option, such as model.dim=20; may be repeated.", show_default=False),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An option, such as model.dim=20; may be repeated.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what was made with other options.")]
@@ -103,10 +110,24 @@ def _assignments(texts: list[str] | None) -> dict[str, Any]:
     return parse_assignments(texts or [])
 
 
-def _sorted_options(texts: list[str] | None, components: dict[str, Callable[..., Any]]) -> dict[str, dict[str, Any]]:
+def _sorted_options(
+    texts: list[str] | None, components: dict[str, Callable[..., Any]]
+) -> dict[str, dict[str, Any]]:
     from recdistill.config import resolve_keys
 
     return resolve_keys(_assignments(texts), components)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of text as lines with aligned columns, figures to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _model_lines(summary: dict[str, Any]) -> list[str]:
@@ -129,28 +150,64 @@ def demo(
     call = _Call(out or Path("runs/demo"), as_json)
     found = run_demo(call.out, seed=seed, device=device, force=force, progress=call.progress)
     call.finish(
-        {"evaluation": found.evaluation, "report": str(found.page)}, [*table(found.evaluation), f"report: {found.page}"]
+        {"evaluation": found.evaluation, "report": str(found.page)},
+        [*_aligned(table(found.evaluation)), f"report: {found.page}"],
     )
 
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file, folder or glob of interactions; 'synthetic'; or a public set, such as movielens-1m.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file, folder or glob of interactions; 'synthetic'; or a public set, such as movielens-1m.",
+        ),
+    ],
     out: Out = None,
-    split: Annotated[str | None, typer.Option(help="random, leave-one-out, temporal, given (default if there is a split column) or file-order.", show_default=False)] = None,
-    ratios: Annotated[str | None, typer.Option(help="Shares of train, valid and test, such as .8,.1,.1.", show_default=False)] = None,
-    holdout: Annotated[str | None, typer.Option(help="leave-one-out holds out the last row, or a random one.", show_default=False)] = None,
-    min_user_interactions: Annotated[int, typer.Option(help="Drop users with fewer, again and again until none is left.")] = 1,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="random, leave-one-out, temporal, given (default if there is a split column) or file-order.",
+            show_default=False,
+        ),
+    ] = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option(help="Shares of train, valid and test, such as .8,.1,.1.", show_default=False),
+    ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(help="leave-one-out holds out the last row, or a random one.", show_default=False),
+    ] = None,
+    min_user_interactions: Annotated[
+        int, typer.Option(help="Drop users with fewer, again and again until none is left.")
+    ] = 1,
     min_item_interactions: Annotated[int, typer.Option(help="Drop items with fewer, likewise.")] = 1,
-    min_rating: Annotated[float | None, typer.Option(help="Keep rows rated at least this.", show_default=False)] = None,
-    duplicates: Annotated[str | None, typer.Option(help="merge or keep repeated user-item rows.", show_default=False)] = None,
-    unseen_items: Annotated[str | None, typer.Option(help="keep or drop held-out items that are not in train.", show_default=False)] = None,
-    valid_share: Annotated[float | None, typer.Option(help="Share of train users whose last row validates, where the data has no valid split.", show_default=False)] = None,
+    min_rating: Annotated[
+        float | None, typer.Option(help="Keep rows rated at least this.", show_default=False)
+    ] = None,
+    duplicates: Annotated[
+        str | None, typer.Option(help="merge or keep repeated user-item rows.", show_default=False)
+    ] = None,
+    unseen_items: Annotated[
+        str | None,
+        typer.Option(help="keep or drop held-out items that are not in train.", show_default=False),
+    ] = None,
+    valid_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of train users whose last row validates, where the data has no valid split.",
+            show_default=False,
+        ),
+    ] = None,
     user_column: Annotated[str | None, typer.Option(help="Guessed by default.", show_default=False)] = None,
     item_column: Annotated[str | None, typer.Option(help="Guessed by default.", show_default=False)] = None,
     rating_column: Annotated[str | None, typer.Option(help="Guessed by default.", show_default=False)] = None,
     time_column: Annotated[str | None, typer.Option(help="Guessed by default.", show_default=False)] = None,
-    position_column: Annotated[str | None, typer.Option(help="Guessed by default.", show_default=False)] = None,
+    position_column: Annotated[
+        str | None, typer.Option(help="Guessed by default.", show_default=False)
+    ] = None,
     split_column: Annotated[str | None, typer.Option(help="Guessed by default.", show_default=False)] = None,
     sets: Set = None,
     seed: Seed = 0,
@@ -170,7 +227,10 @@ def prepare(
         "time_column": time_column, "position_column": position_column, "split_column": split_column,
     }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
-    options |= {"min_user_interactions": min_user_interactions, "min_item_interactions": min_item_interactions}
+    options |= {
+        "min_user_interactions": min_user_interactions,
+        "min_item_interactions": min_item_interactions,
+    }
     options |= _sorted_options(sets, {"data": run_prepare})["data"]
     data = run_prepare(source, call.out, seed=seed, force=force, progress=call.progress, **options)
     summary = data.manifest.summary
@@ -227,7 +287,13 @@ def train(
 def extract(
     data: DataDir,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A directory made by 'train'.")],
-    kinds: Annotated[str | None, typer.Option(help="top_items,top_users,observed_scores,embeddings,trajectory (default: all but the last).", show_default=False)] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            help="top_items,top_users,observed_scores,embeddings,trajectory (default: all but the last).",
+            show_default=False,
+        ),
+    ] = None,
     depth: Annotated[int, typer.Option(help="Length of the lists.")] = 500,
     out: Out = None,
     sets: Set = None,
@@ -244,17 +310,31 @@ def extract(
     call = _Call(out or Path("runs/extract"), as_json)
     options = {"depth": depth, "kinds": None if kinds is None else kinds.split(",")}
     options |= _sorted_options(sets, {"extract": run_extract})["extract"]
-    found = describe(run_extract(data, model, call.out, device=device, force=force, progress=call.progress, **options))
+    found = describe(
+        run_extract(data, model, call.out, device=device, force=force, progress=call.progress, **options)
+    )
     call.finish(found, [f"{', '.join(found['kinds'])} to depth {found['depth']}, {found['bytes']:,} bytes"])
 
 
 @app.command()
 def distill(
     data: DataDir,
-    knowledge: Annotated[Path | None, typer.Argument(metavar="KNOWLEDGE", help="A directory made by 'extract'.", show_default=False)] = None,
-    live: Annotated[Path | None, typer.Option(help="A model to read instead of a store.", show_default=False)] = None,
+    knowledge: Annotated[
+        Path | None,
+        typer.Argument(metavar="KNOWLEDGE", help="A directory made by 'extract'.", show_default=False),
+    ] = None,
+    live: Annotated[
+        Path | None, typer.Option(help="A model to read instead of a store.", show_default=False)
+    ] = None,
     model: Annotated[str, typer.Option(help="The student: bpr, lightgcn, ...")] = "bpr",
-    method: Annotated[list[str] | None, typer.Option("--method", help="A method or a preset; repeated ones add up (default de-rrd).", show_default=False)] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="A method or a preset; repeated ones add up (default de-rrd).",
+            show_default=False,
+        ),
+    ] = None,
     base_weight: Annotated[float, typer.Option(help="Weight of the student's own loss.")] = 1.0,
     out: Out = None,
     sets: Set = None,
@@ -303,12 +383,16 @@ def distill(
 def evaluate(
     data: DataDir,
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model or knowledge directories.")],
-    protocol: Annotated[str, typer.Option(help="full: all items; sampled: each target among --negatives.")] = "full",
+    protocol: Annotated[
+        str, typer.Option(help="full: all items; sampled: each target among --negatives.")
+    ] = "full",
     negatives: Annotated[int, typer.Option(help="Candidates beside the target (sampled).")] = 499,
     k: Annotated[str, typer.Option(help="Cut-offs.")] = "5,10,20",
     split: Annotated[str, typer.Option(help="test or valid.")] = "test",
     mask: Annotated[str, typer.Option(help="default, seen or none.")] = "default",
-    teacher: Annotated[Path | None, typer.Option(help="Of the share of the gap that was closed.", show_default=False)] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Of the share of the gap that was closed.", show_default=False)
+    ] = None,
     alone: Annotated[Path | None, typer.Option(help="The undistilled student.", show_default=False)] = None,
     latency: Annotated[bool, typer.Option(help="Measure milliseconds per recommendation.")] = True,
     out: Out = None,
@@ -322,7 +406,6 @@ def evaluate(
     from recdistill.evaluation.tables import table
     from recdistill.steps.evaluate import evaluate as run_evaluate
 
-    del device  # every verb takes it; latency is that of a server's CPU
     call = _Call(out or Path("runs/evaluate"), as_json)
     try:
         cuts = tuple(int(part) for part in k.split(","))
@@ -333,15 +416,19 @@ def evaluate(
         "teacher": teacher, "alone": alone, "latency": latency,
     }  # fmt: skip
     options |= _sorted_options(sets, {"evaluate": run_evaluate})["evaluate"]
-    found = run_evaluate(data, models, call.out, seed=seed, force=force, progress=call.progress, **options)
-    call.finish(found, table(found))
+    found = run_evaluate(
+        data, models, call.out, seed=seed, device=device, force=force, progress=call.progress, **options
+    )
+    call.finish(found, _aligned(table(found)))
 
 
 @app.command()
 def recommend(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory.")],
     k: Annotated[int, typer.Option(help="Items a user.")] = 10,
-    users: Annotated[Path | None, typer.Option(help="A file of user ids (default: all users).", show_default=False)] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="A file of user ids (default: all users).", show_default=False)
+    ] = None,
     exclude_seen: Annotated[bool, typer.Option(help="Leave out what a user has in train.")] = True,
     cold: Annotated[str, typer.Option(help="For unknown users: error, or popular.")] = "error",
     out: Out = None,
@@ -361,12 +448,16 @@ def recommend(
     options |= _sorted_options(sets, {"recommend": run_recommend})["recommend"]
     path = run_recommend(model, call.out, device=device, force=force, progress=call.progress, **options)
     summary = read_manifest(call.out).summary
-    call.finish({**summary, "table": str(path)}, [f"{summary['rows']:,} rows for {summary['users']:,} users: {path}"])
+    call.finish(
+        {**summary, "table": str(path)}, [f"{summary['rows']:,} rows for {summary['users']:,} users: {path}"]
+    )
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Evaluation, model or run directories.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Evaluation, model or run directories.")
+    ],
     title: Annotated[str | None, typer.Option(help="Title of the page.", show_default=False)] = None,
     out: Out = None,
     force: Force = False,
@@ -385,7 +476,9 @@ def run(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="A run file.")],
     out: Out = None,
     sets: Set = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every step (default: the file's).", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of every step (default: the file's).", show_default=False)
+    ] = None,
     device: Device = "auto",
     force: Force = False,
     as_json: Json = False,
@@ -396,10 +489,17 @@ def run(
 
     call = _Call(out_of(file, out), as_json)
     found = run_line(
-        file, call.out, overrides=_assignments(sets), seed=seed, device=device, force=force, progress=call.progress
+        file,
+        call.out,
+        overrides=_assignments(sets),
+        seed=seed,
+        device=device,
+        force=force,
+        progress=call.progress,
     )
     call.finish(
-        {"evaluation": found.evaluation, "report": str(found.page)}, [*table(found.evaluation), f"report: {found.page}"]
+        {"evaluation": found.evaluation, "report": str(found.page)},
+        [*_aligned(table(found.evaluation)), f"report: {found.page}"],
     )
 
 
@@ -429,6 +529,8 @@ def _version(shown: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     del version

@@ -37,7 +37,9 @@ def examine() -> dict[str, Any]:
 
 def missing(found: dict[str, Any]) -> list[str]:
     """One line for each thing that is not there, with what to do."""
-    lines = [f"{name} is not installed: pip install {name}" for name, v in found["versions"].items() if v is None]
+    lines = [
+        f"{name} is not installed: pip install {name}" for name, v in found["versions"].items() if v is None
+    ]
     for extra, names in found["extras"].items():
         if any(version is None for version in names.values()):
             lines.append(f"extra '{extra}' is not installed: pip install 'recdistill[{extra}]'")

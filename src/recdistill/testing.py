@@ -100,9 +100,7 @@ class _Run:
         return term
 
 
-def check_distiller(
-    make: Callable[[], Distiller], student: Callable[[], Recommender] | None = None
-) -> None:
+def check_distiller(make: Callable[[], Distiller], student: Callable[[], Recommender] | None = None) -> None:
     """Every promise of a distillation method that can be checked without knowing its equation.
 
     Args:
@@ -242,7 +240,10 @@ def largest_tensor() -> Iterator[_Largest]:
 def _never_users_by_items(make: Callable[[], Distiller]) -> None:
     users, items = 6000, 6000
     generator = torch.Generator().manual_seed(0)
-    pairs = torch.randint(0, users, (20_000,), generator=generator), torch.randint(0, items, (20_000,), generator=generator)
+    pairs = (
+        torch.randint(0, users, (20_000,), generator=generator),
+        torch.randint(0, items, (20_000,), generator=generator),
+    )
     interactions = Interactions.from_events(*pairs, users, items)
     with largest_tensor() as watch:
         run = _Run(make(), interactions)
@@ -330,7 +331,10 @@ def _lists_are_right(model: Recommender, interactions: Interactions) -> None:
 def _model_never_users_by_items(make: Callable[[], Recommender]) -> None:
     users, items = 6000, 6000
     generator = torch.Generator().manual_seed(0)
-    pairs = torch.randint(0, users, (20_000,), generator=generator), torch.randint(0, items, (20_000,), generator=generator)
+    pairs = (
+        torch.randint(0, users, (20_000,), generator=generator),
+        torch.randint(0, items, (20_000,), generator=generator),
+    )
     interactions = Interactions.from_events(*pairs, users, items)
     with largest_tensor() as watch:
         model = built(make(), interactions)

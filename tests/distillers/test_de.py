@@ -18,7 +18,9 @@ EXPERTS = Experts(
     first=torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, -1.0]]], dtype=torch.float64),
     first_bias=torch.zeros(2, 2, dtype=torch.float64),
     # second maps hidden to teacher: the transposes of [[1,0],[0,1],[1,1]] and [[.5,0],[0,.5],[0,0]]
-    second=torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]], dtype=torch.float64),
+    second=torch.tensor(
+        [[[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]], dtype=torch.float64
+    ),
     second_bias=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64),
 )
 
@@ -49,7 +51,9 @@ def test_golden_value_of_de_and_rrd_together() -> None:
     assert 0.01 * sum(per_user(0.5)[1]) + 0.001 * 3.65652342 == pytest.approx(0.06779145, abs=1e-8)
 
 
-@pytest.mark.parametrize(("epoch", "expected"), [(0, 1.0), (100, 0.1), (500, 1e-5), (999, 1.02e-10), (2000, 1e-10)])
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(0, 1.0), (100, 0.1), (500, 1e-5), (999, 1.02e-10), (2000, 1e-10)]
+)
 def test_annealing(epoch: int, expected: float) -> None:
     assert annealed(epoch, 1000) == pytest.approx(expected, rel=5e-3)
 

@@ -37,7 +37,9 @@ def test_padding_changes_nothing() -> None:
 @pytest.mark.parametrize("sampling", ["position", "none"])
 def test_conforms(sampling: str) -> None:
     check_distiller(
-        lambda: RRD(weight=1.0, num_interesting=3, num_uninteresting=4, depth=5, temperature=2.0, sampling=sampling)  # type: ignore[arg-type]
+        lambda: RRD(
+            weight=1.0, num_interesting=3, num_uninteresting=4, depth=5, temperature=2.0, sampling=sampling
+        )  # type: ignore[arg-type]
     )
 
 

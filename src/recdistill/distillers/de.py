@@ -56,7 +56,9 @@ class DE(Distiller):
         self.anneal_epochs = anneal_epochs
 
     def setup(self, context: Context) -> None:
-        student = context.model.state().user_embeddings(torch.zeros(1, dtype=torch.int64, device=context.device))
+        student = context.model.state().user_embeddings(
+            torch.zeros(1, dtype=torch.int64, device=context.device)
+        )
         dims = student.shape[1], context.knowledge.teacher_dim()
         self.users = ExpertMixture(*dims, self.num_experts, context.generator)
         self.items = ExpertMixture(*dims, self.num_experts, context.generator)
@@ -97,7 +99,9 @@ class ExpertMixture(nn.Module):
         generator: of the initial weights, uniform within ±1/sqrt(fan in).
     """
 
-    def __init__(self, student_dim: int, teacher_dim: int, num_experts: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, student_dim: int, teacher_dim: int, num_experts: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         width = (student_dim + teacher_dim) // 2 if student_dim != teacher_dim else max(1, student_dim // 2)
 

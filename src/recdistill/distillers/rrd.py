@@ -128,7 +128,5 @@ def draw_positions(
 def with_lists(interactions: Interactions, ids: Tensor) -> Interactions:
     """The observed pairs together with ranked lists (U, depth, padded with −1): what is not uninteresting."""
     rows, columns = torch.nonzero(ids >= 0, as_tuple=True)
-    lists = Interactions.from_events(
-        rows, ids[rows, columns], interactions.num_users, interactions.num_items
-    )
+    lists = Interactions.from_events(rows, ids[rows, columns], interactions.num_users, interactions.num_items)
     return interactions.union(lists)

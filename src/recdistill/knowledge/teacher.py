@@ -182,7 +182,9 @@ class TeacherKnowledge:
 
     def observed_scores(self) -> Tensor:
         if self.observed is None:
-            self.observed = observed_scores(self._frozen("observed_scores" if self.frozen is None else "scores"), self.train)
+            self.observed = observed_scores(
+                self._frozen("observed_scores" if self.frozen is None else "scores"), self.train
+            )
         return self.observed
 
 
@@ -207,7 +209,9 @@ def frozen_state(model: Recommender) -> FrozenState:
     state = model.frozen()
     vectors = state.score_vectors()
     if vectors is None:
-        raise MissingKnowledgeError(f"{model.model_name()} has no score vectors", "extract its lists to a store")
+        raise MissingKnowledgeError(
+            f"{model.model_name()} has no score vectors", "extract its lists to a store"
+        )
     vectors = ScoreVectors(*(None if t is None else t.detach().contiguous() for t in vectors))
     embeddings = None
     if "embeddings" in state.kinds:
@@ -287,7 +291,10 @@ def _check_shapes(knowledge: TeacherKnowledge, path: Path) -> None:
                 "extract the knowledge again from this data",
             )
     frozen = knowledge.frozen
-    if frozen is not None and (frozen.num_users, frozen.num_items) != (knowledge.num_users, knowledge.num_items):
+    if frozen is not None and (frozen.num_users, frozen.num_items) != (
+        knowledge.num_users,
+        knowledge.num_items,
+    ):
         raise ArtifactError(
             f"embeddings at {path} are for {frozen.num_users} users x {frozen.num_items} items; the data has"
             f" {knowledge.num_users} x {knowledge.num_items}",

@@ -65,7 +65,9 @@ class Batch:
     @cached_property
     def items(self) -> Tensor:
         """All unique items of the step, ascending, int64."""
-        return ops.unique_inverse(torch.cat([self.unique_positives, self.unique_negatives]), self.num_items)[0]
+        return ops.unique_inverse(torch.cat([self.unique_positives, self.unique_negatives]), self.num_items)[
+            0
+        ]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -205,7 +207,9 @@ class Recommender(nn.Module):
         """The model's own loss, a mean over the batch's rows, scalar."""
         raise NotImplementedError
 
-    def batches(self, interactions: Interactions, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def batches(
+        self, interactions: Interactions, batch_size: int, generator: torch.Generator
+    ) -> Iterator[Batch]:
         """One epoch of batches; pairs with one negative unless the model says otherwise."""
         from recdistill.models.sampling import pair_batches
 

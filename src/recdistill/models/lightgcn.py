@@ -105,9 +105,10 @@ class LightGCN(Recommender):
 
     def state(self, batch: Batch | None = None) -> EmbeddingState:
         layer = mean = self.table
-        for _ in range(self.num_layers):
-            layer = _Smooth.apply(self.adjacency(), layer)
-            mean = mean + layer
+        with torch.autocast(self.table.device.type, enabled=False):  # CSR products exist in float32 alone
+            for _ in range(self.num_layers):
+                layer = _Smooth.apply(self.adjacency(), layer)
+                mean = mean + layer
         mean = mean / (self.num_layers + 1)
         return EmbeddingState(mean[: self.num_users], mean[self.num_users :])
 
@@ -115,6 +116,8 @@ class LightGCN(Recommender):
         loss = bpr_loss(pair_scores(state, batch))
         if self.embedding_decay == 0:
             return loss
-        items = [batch.positives] if batch.negatives is None else [batch.positives, batch.negatives.reshape(-1)]
+        items = (
+            [batch.positives] if batch.negatives is None else [batch.positives, batch.negatives.reshape(-1)]
+        )
         rows = torch.cat([batch.row_users, *(ids + self.num_users for ids in items)])
         return loss + self.embedding_decay * 0.5 * rows_of(self.table, rows).square().sum() / len(batch)

@@ -68,7 +68,9 @@ def top_items(
 
 
 @torch.no_grad()
-def top_users(state: State, items: Tensor, k: int, exclude: Interactions | None = None) -> tuple[Tensor, Tensor]:
+def top_users(
+    state: State, items: Tensor, k: int, exclude: Interactions | None = None
+) -> tuple[Tensor, Tensor]:
     """The best ``k`` users of each item, as :func:`top_items` with the roles swapped.
 
     Args:
@@ -89,7 +91,11 @@ def top_users(state: State, items: Tensor, k: int, exclude: Interactions | None 
         chosen = items[part]
         rows = None if swapped is None else ops.Rows(*swapped.rows(chosen))
         part_scores, part_ids = ops.top_k(
-            vectors.items[chosen.to(users.device)], users, k, bias=vectors.user_bias, exclude=_on(rows, users.device)
+            vectors.items[chosen.to(users.device)],
+            users,
+            k,
+            bias=vectors.user_bias,
+            exclude=_on(rows, users.device),
         )
         ids[part], scores[part] = part_ids.cpu(), part_scores.cpu()
     return ids, scores

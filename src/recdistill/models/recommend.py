@@ -81,7 +81,9 @@ def recommend(
         if bool(fresh.any()):
             asked_fresh = asked.filter(pl.Series(fresh.numpy()))
             rows = _histories(item_ids, [given[user] for user in asked_fresh.to_list()])
-            found = _recommend_folded(state.score_vectors(), rows, k, exclude_seen, allowed, model.model_name())
+            found = _recommend_folded(
+                state.score_vectors(), rows, k, exclude_seen, allowed, model.model_name()
+            )
             ids[fresh], scores[fresh] = found
         if bool(unknown.any()):
             ids[unknown], scores[unknown] = _popular(model, k, int(unknown.sum()), allowed)
@@ -110,7 +112,9 @@ def _histories(items: Vocabulary, histories: list[Sequence[Any]]) -> ops.Rows:
     return ops.Rows(pairs.indptr, pairs.items)
 
 
-def fold_in(vectors: ScoreVectors, histories: ops.Rows, negative_weight: float = 0.1, ridge: float = 1e-3) -> Tensor:
+def fold_in(
+    vectors: ScoreVectors, histories: ops.Rows, negative_weight: float = 0.1, ridge: float = 1e-3
+) -> Tensor:
     """User vectors for given histories, the item vectors fixed.
 
     p = argmin Σ_{i ∈ history} (1 − p·q_i)² + w · (h / I) Σ_i (p·q_i)² + r · tr/d · ‖p‖², with h the length of the
@@ -150,10 +154,17 @@ def fold_in(vectors: ScoreVectors, histories: ops.Rows, negative_weight: float =
 
 
 def _recommend_folded(
-    vectors: ScoreVectors | None, rows: ops.Rows, k: int, exclude_seen: bool, allowed: Tensor | None, name: str
+    vectors: ScoreVectors | None,
+    rows: ops.Rows,
+    k: int,
+    exclude_seen: bool,
+    allowed: Tensor | None,
+    name: str,
 ) -> tuple[Tensor, Tensor]:
     if vectors is None:
-        raise DataError(f"{name} has no vectors to fold new users into", "recommend for users it was trained on")
+        raise DataError(
+            f"{name} has no vectors to fold new users into", "recommend for users it was trained on"
+        )
     if vectors.items.shape[1] == 1:  # one column: the score is the same for all users (popularity)
         folded = torch.ones(len(rows.indptr) - 1, 1, device=vectors.items.device)
     else:

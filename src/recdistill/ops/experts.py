@@ -86,7 +86,9 @@ class _MixtureError(torch.autograd.Function):
         row_weight: Tensor,
         low: torch.dtype | None,
     ) -> Tensor:
-        work = _Work(inputs, selection, Experts(first, first_bias, second, second_bias), targets, row_weight, low)
+        work = _Work(
+            inputs, selection, Experts(first, first_bias, second, second_bias), targets, row_weight, low
+        )
         active = selection > NEGLIGIBLE
         share = float(active.float().mean()) if active.numel() else 0.0
         loss = work.grouped(active) if share < 0.4 else work.blocks()
@@ -139,7 +141,9 @@ class _Work:
         for start in range(0, len(self.inputs), rows):
             part = slice(start, start + rows)
             x, z, weight = self.inputs[part], self.selection[part], self.row_weight[part]
-            hidden = torch.addmm(experts.first_bias.reshape(-1), x, first).relu_().view(len(x), num_experts, width)
+            hidden = (
+                torch.addmm(experts.first_bias.reshape(-1), x, first).relu_().view(len(x), num_experts, width)
+            )
             mixed = (hidden * z[:, :, None]).view(len(x), -1)  # (n, M·h)
             error = self._product(mixed, low_second) + z @ experts.second_bias - self.targets[part]
             loss = loss + (weight * error.square().sum(dim=1)).sum()

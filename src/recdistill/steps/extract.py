@@ -142,7 +142,14 @@ def _existing(out: Path | str, inputs: dict[str, str]) -> Manifest | None:
 
 
 def _write(
-    data: Data, teacher: Recommender, kinds: set[str], depth: int, work: Path, old: Path, kept: set[str], shown: Progress
+    data: Data,
+    teacher: Recommender,
+    kinds: set[str],
+    depth: int,
+    work: Path,
+    old: Path,
+    kept: set[str],
+    shown: Progress,
 ) -> None:
     sizes = {"top_items": data.num_users * depth * 8, "top_users": data.num_items * depth * 8}
     expected = sum(size for kind, size in sizes.items() if kind in kinds - kept)
@@ -178,9 +185,7 @@ def _write_trajectory(data: Data, teacher: Recommender, depth: int, folder: Path
     folder.mkdir()
     for weights in sorted((teacher.path / "trajectory").glob("*.safetensors")):
         load_weights(teacher, weights)
-        ids, scores = top_items(
-            teacher.frozen(), torch.arange(data.num_users), depth, exclude=[data.train]
-        )
+        ids, scores = top_items(teacher.frozen(), torch.arange(data.num_users), depth, exclude=[data.train])
         _save_lists(folder / weights.name, ids, scores)
     load_weights(teacher, teacher.path / "weights.safetensors")
 

@@ -60,7 +60,9 @@ def pick_device(name: str) -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise OptionError(f"device must be auto, cpu or cuda; found '{name}'")
     if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device is cuda, but torch sees no GPU", "use --device cpu, or install torch for CUDA")
+        raise OptionError(
+            "device is cuda, but torch sees no GPU", "use --device cpu, or install torch for CUDA"
+        )
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
@@ -106,7 +108,7 @@ def fit(
             interactions = parts_of(data, on)
             validate = None
             if len(on) == 1 and data.valid.num_pairs:
-                masked = None if data.has_repeats else data.train
+                masked = () if data.has_repeats else (data.train,)
                 validate = validator(data.valid, masked, training.validate_metric)
             elif not model.closed_form:
                 progress.note("nothing to validate on: the last epoch is kept")

@@ -22,7 +22,9 @@ def save_model(model: Recommender, folder: Path) -> None:
     users, items = model.vocabularies()
     pairs = model.train_pairs
     assert pairs is not None
-    save_arrays(folder / WEIGHTS, {name: value.cpu().contiguous() for name, value in model.state_dict().items()})
+    save_arrays(
+        folder / WEIGHTS, {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    )
     save_arrays(folder / "train.safetensors", {"indptr": pairs.indptr, "items": pairs.items})
     users.save(folder / "users.parquet")
     items.save(folder / "items.parquet")

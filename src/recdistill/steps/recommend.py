@@ -109,7 +109,11 @@ def read_users(path: Path) -> pl.Series:
         if path.suffix == ".parquet":
             table = pl.read_parquet(path)
         else:
-            table = pl.read_csv(path, has_header=path.suffix in (".csv", ".tsv"), separator="\t" if path.suffix == ".tsv" else ",")
+            table = pl.read_csv(
+                path,
+                has_header=path.suffix in (".csv", ".tsv"),
+                separator="\t" if path.suffix == ".tsv" else ",",
+            )
     except pl.exceptions.PolarsError as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"cannot read users from {path}: {first}") from error

@@ -110,14 +110,18 @@ def _checked(tree: dict[str, Any]) -> dict[str, Any]:
         if key not in known:
             raise OptionError(f"run file: no table or key '{key}'", did_you_mean(key, known))
     if isinstance(tree.get("teacher"), list) and len(tree["teacher"]) > 1:
-        raise OptionError("run file: several teachers need an ensemble, which this version cannot build", "name one")
+        raise OptionError(
+            "run file: several teachers need an ensemble, which this version cannot build", "name one"
+        )
     tables: dict[str, Any] = {name: tree.get(name, {}) for name in _TABLES}
     if isinstance(tables["teacher"], list):
         tables["teacher"] = tables["teacher"][0]
     if isinstance(tables["distill"], Mapping):
         tables["distill"] = [tables["distill"]]
     if "source" not in tables["data"]:
-        raise OptionError("run file: data.source is missing", "name the interactions, or pass --set data.source=PATH")
+        raise OptionError(
+            "run file: data.source is missing", "name the interactions, or pass --set data.source=PATH"
+        )
     steps: dict[str, Callable[..., Any]] = {
         "data": prepare, "extract": extract, "evaluate": evaluate, "report": report
     }  # fmt: skip
@@ -140,7 +144,10 @@ def _check_models(tables: dict[str, Any]) -> None:
         make_training(training)
     extra = set(tables["alone"]) - {"training"}
     if extra:
-        raise OptionError(f"alone.{sorted(extra)[0]}: unknown option", "alone takes a training table; the rest is the student's")
+        raise OptionError(
+            f"alone.{sorted(extra)[0]}: unknown option",
+            "alone takes a training table; the rest is the student's",
+        )
     make_training(tables["alone"].get("training", {}))
     if tables["distill"]:
         make_methods(tables["distill"])

@@ -23,6 +23,7 @@ class Checkpoint:
 
     def __init__(self, work: Path) -> None:
         self.work = work
+        work.mkdir(parents=True, exist_ok=True)
 
     def exists(self) -> bool:
         """Whether there is a complete checkpoint."""

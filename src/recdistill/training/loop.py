@@ -68,7 +68,9 @@ class TrainingOptions:
         epsilon: Annotated[float, Field(gt=0)] = 5e-12,
         patience: Annotated[int, Field(ge=1)] = 20,
         validate_every: Annotated[int, Field(ge=1)] = 1,
-        validate_metric: Annotated[str, Field(pattern=r"^(ndcg|recall|mrr|hit|precision)@[1-9]\d*$")] = "ndcg@10",
+        validate_metric: Annotated[
+            str, Field(pattern=r"^(ndcg|recall|mrr|hit|precision)@[1-9]\d*$")
+        ] = "ndcg@10",
         precision: Literal["float32", "bf16"] = "float32",
         trajectory: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (),
         checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0,
@@ -160,7 +162,9 @@ def train(
     Raises:
         TrainingDiverged: the loss is not finite; the terms are in the message.
     """
-    run = _Run(model, objective, interactions, options, validate, seed, device, group, work, progress or Silent())
+    run = _Run(
+        model, objective, interactions, options, validate, seed, device, group, work, progress or Silent()
+    )
     if resume and run.checkpoint is not None and run.checkpoint.exists():
         run.restore()
     return run.finish()
@@ -229,7 +233,7 @@ class _Run:
         if self.best:
             self.model.load_state_dict(self.best)
         if self.trajectory is not None:
-            self.trajectory.settle(self.result.best_epoch, self.options.trajectory)
+            self.trajectory.settle(self.result.best_epoch, self.model.state_dict(), self.options.trajectory)
             self.result.trajectory = list(self.trajectory.states.items())
         self.model.eval()
         return self.result
@@ -300,7 +304,9 @@ class _Run:
             )
         found = {name: float(value) for name, value in self._sums.items()}
         if not all(math.isfinite(value) for value in found.values()):
-            self._check({name: value / position.rows for name, value in self._sums.items()}, torch.tensor(math.nan))
+            self._check(
+                {name: value / position.rows for name, value in self._sums.items()}, torch.tensor(math.nan)
+            )
         return found
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:

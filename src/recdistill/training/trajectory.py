@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -25,14 +25,16 @@ class Trajectory:
             self.states = {kept: state for kept, state in self.states.items() if kept % self.interval == 0}
             if epoch % self.interval:
                 return
-        self.states[epoch] = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        self.states[epoch] = {
+            name: value.detach().cpu().clone() for name, value in model.state_dict().items()
+        }
 
-    def settle(self, best_epoch: int, shares: Sequence[float]) -> None:
-        """Keep only the states nearest to ``shares`` of the best epoch, in order; none beyond the best."""
-        kept: dict[int, dict[str, Tensor]] = {}
+    def settle(self, best_epoch: int, best: Mapping[str, Tensor], shares: Sequence[float]) -> None:
+        """Keep only the states nearest to ``shares`` of the best epoch, in order, and last the best itself."""
+        kept: dict[int, dict[str, Tensor]] = {best_epoch: {name: value.cpu() for name, value in best.items()}}
         for share in sorted(shares):
-            within = [epoch for epoch in self.states if epoch <= best_epoch]
-            if within:
+            within = [epoch for epoch in self.states if epoch < best_epoch]
+            if within and share < 1:
                 nearest = min(within, key=lambda epoch: (abs(epoch - share * best_epoch), epoch))
                 kept[nearest] = self.states[nearest]
         self.states = dict(sorted(kept.items()))
