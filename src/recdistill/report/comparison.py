@@ -126,16 +126,12 @@ def seeds_table(evaluation: Evaluation) -> Grid | None:
     metrics = [name for name in (evaluation.primary, evaluation.secondary) if name]
     rows: list[Row] = []
     for entry in groups:
-        cells = [Cell(str(len(entry.members))), *[cells.spread(entry.value(name), notes) for name in metrics]]
-        rows.append(Row(entry.name, "all seeds", "", cells))
+        means = [cells.spread(entry.value(name), notes) for name in metrics]
+        rows.append(Row(entry.name, "all seeds", "", [Cell(str(len(entry.members))), *means]))
         for member in entry.members:
-            values = [
-                member.metrics.get(name, Missing("the evaluation does not have it")) for name in metrics
-            ]
             seed = "not recorded" if member.seed is None else f"seed {member.seed}"
-            rows.append(
-                Row(member.name, "", "", [Cell(seed), *[cells.short(value, notes) for value in values]])
-            )
+            own = [member.metrics.get(name, Missing("not evaluated")) for name in metrics]
+            rows.append(Row(member.name, "", "", [Cell(seed), *[cells.short(one, notes) for one in own]]))
     columns = ("Seeds", *[numbers.metric_name(name) for name in metrics])
     remarks = [
         "All seeds: mean ± standard deviation of the seeds' means. One seed: mean ± half its interval."
@@ -144,7 +140,7 @@ def seeds_table(evaluation: Evaluation) -> Grid | None:
 
 
 def _verdicts(evaluation: Evaluation) -> dict[str, str] | Missing:
-    """Significance letters by the leading metric if every pair was tested, else each model against the best."""
+    """Significance letters by the leading metric if all pairs were tested, else each against the best."""
     metric = evaluation.primary
     names = [entry.name for entry in ranked(evaluation)]
     if len(names) < 2:

@@ -66,7 +66,7 @@ def _count(path: Path, student: Entry, other: Entry, metric: str) -> tuple[int, 
     difference = pl.col("difference")
     try:
         counted = (
-            pl.scan_parquet(path)
+            pl.scan_parquet(path, glob=False, hive_partitioning=False)
             .select("model", "user_id", metric)
             .group_by("user_id")
             .agg((mean(student) - mean(other)).alias("difference"))
@@ -78,7 +78,7 @@ def _count(path: Path, student: Entry, other: Entry, metric: str) -> tuple[int, 
             )
             .collect(engine="streaming")
         )
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         found = " ".join(str(error).split())[:120]
         raise ArtifactError(
             f"{path} cannot be read or lacks model, user_id, {metric} ({found})",

@@ -1,0 +1,157 @@
+"""Puts the page together: everything that is on it, in order, and the template that lays it out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import recdistill
+from recdistill.report import comparison, facts
+from recdistill.report.cells import Grid
+from recdistill.report.charts import Chart, can_draw
+from recdistill.report.curves import Course, curve_charts, without_curve
+from recdistill.report.numbers import Missing
+from recdistill.report.popularity import popularity_chart
+from recdistill.report.reading import read_evaluation
+from recdistill.report.results import Evaluation
+from recdistill.report.runs import Collection, Directory, read_history, read_metrics
+from recdistill.report.scatter import accuracy_charts
+from recdistill.report.story import Story, cast, tell
+from recdistill.report.users import users_table
+
+DEFAULT_TITLE = "Distillation report"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says about one evaluation."""
+
+    slug: str
+    name: str
+    story: Story
+    comparison: Grid
+    all_metrics: Grid
+    tests: Grid | None
+    other_tests: Grid | None
+    seeds: Grid | None
+    users: Grid | Missing
+    accuracy: Sequence[Chart]
+    popularity: Chart | None
+    protocol: Sequence[facts.Fact]
+
+
+def render(collection: Collection, title: str | None = None) -> str:
+    """The page as HTML.
+
+    Args:
+        collection: the directories it is made from.
+        title: its heading; a plain one by default.
+
+    Returns:
+        one self-contained document, the same bytes for the same directories on the same machine.
+
+    Raises:
+        ArtifactError: a file of one of the directories is damaged.
+    """
+    evaluations = [
+        (
+            directory,
+            read_evaluation(directory.name, directory.path / "metrics.json", read_metrics(directory.path)),
+        )
+        for directory in collection.evaluations
+    ]
+    sections = [
+        _section(f"evaluation-{place}", directory, evaluation)
+        for place, (directory, evaluation) in enumerate(evaluations, start=1)
+    ]
+    courses = _courses(collection, [evaluation for _, evaluation in evaluations])
+    script = (
+        (resources.files("recdistill.report") / "templates" / "print.js").read_text(encoding="utf-8").strip()
+    )
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title or DEFAULT_TITLE,
+            story=_main_story(sections, courses),
+            sections=sections,
+            curves=curve_charts("curve", courses),
+            uncurved=without_curve(courses),
+            steps=facts.steps(collection),
+            environment=facts.environment(),
+            drawing=can_draw(),
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            version=recdistill.__version__,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("recdistill.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["missing"] = lambda value: isinstance(value, Missing)
+    return environment
+
+
+def _section(slug: str, directory: Directory, evaluation: Evaluation) -> Section:
+    named = directory.manifest.options.get("alone")
+    roles = cast(evaluation, None if named is None else str(named))
+    primary = evaluation.primary
+    others = [name for name in evaluation.metrics if name != primary]
+    return Section(
+        slug=slug,
+        name=evaluation.name,
+        story=tell(evaluation, roles),
+        comparison=comparison.comparison(evaluation, roles),
+        all_metrics=comparison.all_metrics(evaluation),
+        tests=comparison.tests_table(evaluation, [primary]),
+        other_tests=comparison.tests_table(evaluation, others),
+        seeds=comparison.seeds_table(evaluation),
+        users=users_table(directory.path / "per_user.parquet", evaluation, roles),
+        accuracy=accuracy_charts(slug, evaluation),
+        popularity=popularity_chart(f"{slug}-popularity", evaluation),
+        protocol=facts.protocol(evaluation),
+    )
+
+
+def _main_story(sections: Sequence[Section], courses: Sequence[Course]) -> Story:
+    """The first evaluation's story that has a student, else the first one's."""
+    told = [section.story for section in sections]
+    if told:
+        return next((story for story in told if story.tiles), told[0])
+    models = "one model" if len(courses) == 1 else f"{len(courses)} models"
+    return Story(
+        f"How {models} learned; nothing was evaluated.",
+        ["No evaluation is among the runs, so there is no comparison, no share of a gap and no latency."],
+        (),
+    )
+
+
+def _courses(collection: Collection, evaluations: Sequence[Evaluation]) -> list[Course]:
+    """The training of every model, the seeds of one together, those evaluated first."""
+    by_hash = {directory.manifest.hash: directory for directory in collection.models}
+    courses: list[Course] = []
+    for entry in (entry for evaluation in evaluations for entry in evaluation.entries):
+        found = [by_hash.pop(member.hash) for member in entry.members if member.hash in by_hash]
+        if found:
+            courses.append(_course(entry.name, found))
+    return courses + [_course(directory.name, [directory]) for directory in by_hash.values()]
+
+
+def _course(name: str, directories: Sequence[Directory]) -> Course:
+    best = directories[0].manifest.summary.get("best_epoch") if len(directories) == 1 else None
+    runs = tuple(read_history(directory.path) for directory in directories)
+    return Course(name, runs, int(best) if isinstance(best, int) else None)
