@@ -36,7 +36,7 @@ class Manifest(BaseModel):
         summary: figures of the result, for tables and lineage.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     kind: str
     format: int
