@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ir_measures import P, R, RR, Success, nDCG
+from ir_measures import RR, P, R, Success, nDCG
 from torch import Tensor
 
 from recdistill.evaluation.metrics import (
@@ -86,9 +86,7 @@ def test_agrees_with_trec_eval(seed: int) -> None:
     ids = scores.argsort(dim=1, descending=True)[:, :depth]
     values = list_metrics(ids, rows(*(row.nonzero().squeeze(1).tolist() for row in relevant)), (5, 20))
 
-    qrels = [
-        ir_measures.Qrel(str(user), str(item), 1) for user, item in relevant.nonzero().tolist()
-    ]
+    qrels = [ir_measures.Qrel(str(user), str(item), 1) for user, item in relevant.nonzero().tolist()]
     run = [
         ir_measures.ScoredDoc(str(user), str(item), float(scores[user, item]))
         for user in range(num_users)
@@ -110,7 +108,8 @@ def random_case(seed: int) -> tuple[Tensor, list[list[int]]]:
     scores = torch.randint(0, 4, (num_users, num_items), generator=generator)
     keys = scores * num_items - torch.arange(num_items)  # equal scores by smaller id
     ids = keys.argsort(dim=1, descending=True)
-    targets = [row.nonzero().squeeze(1).tolist() for row in torch.rand(num_users, num_items, generator=generator) < 0.2]
+    relevant = torch.rand(num_users, num_items, generator=generator) < 0.2
+    targets = [row.nonzero().squeeze(1).tolist() for row in relevant]
     return ids, targets
 
 
@@ -136,7 +135,7 @@ def test_values_do_not_depend_on_order_blocks_or_threads(seed: int, block: int, 
 
 
 def test_metrics_of_ranks() -> None:
-    # one user with ranks 3 and 12, one with rank 1, one without targets; leave-one-out at rank 3 is the golden value
+    # ranks 3 and 12, rank 1, no targets; alone, rank 3 has the golden values .5 (ndcg) and 1/3 (mrr)
     values = rank_metrics(torch.tensor([3, 12, 1]), torch.tensor([0, 2, 3, 3]), (5, 20))
     assert values["hit@5"][:2].tolist() == [0.5, 1.0]
     assert values["recall@20"][:2].tolist() == [1.0, 1.0]
@@ -149,7 +148,9 @@ def test_metrics_of_ranks() -> None:
 
 def test_ranks_of_one_target_agree_with_lists() -> None:
     # one target a user: ranking it among candidates and ranking a list are the same thing
-    ids = torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(user)) for user in range(8)])
+    ids = torch.stack(
+        [torch.randperm(12, generator=torch.Generator().manual_seed(user)) for user in range(8)]
+    )
     targets = rows(*([user] for user in range(8)))
     ranks = (ids == torch.arange(8)[:, None]).nonzero()[:, 1] + 1
     by_rank = rank_metrics(ranks, targets.indptr, (3, 12))

@@ -23,7 +23,9 @@ def exact_p(differences: Tensor) -> float:
 
 
 def test_agrees_with_all_sign_patterns() -> None:
-    differences = torch.tensor([[0.3, 0.1], [0.2, -0.4], [0.5, 0.3], [-0.1, 0.2], [0.4, -0.1], [0.2, 0.1]]).double()
+    differences = torch.tensor(
+        [[0.3, 0.1], [0.2, -0.4], [0.5, 0.3], [-0.1, 0.2], [0.4, -0.1], [0.2, 0.1]]
+    ).double()
     found = sign_flip_test(differences, generator(), permutations=40_000)
     for column in range(2):
         assert found[column].item() == pytest.approx(exact_p(differences[:, column]), abs=0.01)

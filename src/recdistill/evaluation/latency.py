@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -18,14 +17,8 @@ _REQUESTS = 16  # different requests, taken in turn
 _WARM_UPS = 3
 _MIN_REPEATS = 5
 _MAX_REPEATS = 1000
+_QUANTILES = torch.tensor([0.5, 0.99], dtype=torch.float64)
 _TILE = 1 << 22  # scores held at once
-
-
-class Part(TypedDict):
-    """Milliseconds of one part of a request: median and 99th percentile."""
-
-    p50: float
-    p99: float
 
 
 class Latency(TypedDict):
@@ -35,9 +28,9 @@ class Latency(TypedDict):
         batch: users a request.
         p50, p99: of a whole request: from external user ids to a table of their top 10 external item ids,
             seen items left out.
-        scoring: of scoring all items for the same users, nothing kept.
-        lists: of the rest (looking up ids, masking, selecting, building the table): request by request the
-            whole minus the scoring, at least 0.
+        scoring, scoring_p99: of scoring all items for the same users, nothing kept; median and 99th percentile.
+        lists, lists_p99: of the rest (looking up ids, masking, selecting, building the table): request by request
+            the whole minus the scoring, at least 0.
         repeats: requests timed, after warm-up.
         threads: threads of torch.
     """
@@ -45,8 +38,10 @@ class Latency(TypedDict):
     batch: int
     p50: float
     p99: float
-    scoring: Part
-    lists: Part
+    scoring: float
+    scoring_p99: float
+    lists: float
+    lists_p99: float
     repeats: int
     threads: int
 
@@ -74,12 +69,18 @@ def measure(model: Recommender, seconds: float = 1.0, batches: Sequence[int] = B
             seconds / len(batches),
         )
         lists = [max(total - part, 0.0) for total, part in zip(whole, scoring, strict=True)]
+        p50, p99 = _quantiles(whole)
+        scoring_p50, scoring_p99 = _quantiles(scoring)
+        lists_p50, lists_p99 = _quantiles(lists)
         found.append(
             Latency(
                 batch=batch,
-                **_part(whole),
-                scoring=_part(scoring),
-                lists=_part(lists),
+                p50=p50,
+                p99=p99,
+                scoring=scoring_p50,
+                scoring_p99=scoring_p99,
+                lists=lists_p50,
+                lists_p99=lists_p99,
                 repeats=len(whole),
                 threads=torch.get_num_threads(),
             )
@@ -123,8 +124,7 @@ def _time(
     return taken
 
 
-def _part(milliseconds: list[float]) -> Part:
-    taken = pl.Series(milliseconds, dtype=pl.Float64)
-    return Part(
-        p50=float(taken.quantile(0.5, "linear") or 0.0), p99=float(taken.quantile(0.99, "linear") or 0.0)
-    )
+def _quantiles(milliseconds: list[float]) -> tuple[float, float]:
+    """Median and 99th percentile."""
+    middle, late = torch.quantile(torch.tensor(milliseconds, dtype=torch.float64), _QUANTILES).tolist()
+    return middle, late

@@ -250,6 +250,7 @@ def _popularity_groups(models: Sequence[Evaluated], task: Task) -> Json:
     shown: Json = {
         "items": torch.bincount(task.groups, minlength=NUM_GROUPS).tolist(),
         "interactions": [int(counts[task.groups == group].sum()) for group in range(NUM_GROUPS)],
+        "targets": torch.bincount(task.groups[task.targets.items.long()], minlength=NUM_GROUPS).tolist(),
         "models": {},
     }
     for model in models:

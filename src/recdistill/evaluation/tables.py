@@ -46,35 +46,35 @@ def table(result: Json, metrics: Sequence[str] = DEFAULT_METRICS) -> list[list[s
 
 
 def over_splits(results: Sequence[Json]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Means over several splits of the same data (or repetitions), which are compared by their means.
+    """Means over several splits of the same data, which are compared by their means.
 
     Args:
-        results: what `evaluate` returned for each split; models are matched by name.
+        results: what `evaluate` returned for each split; models (groups of seeds) are matched by name.
 
     Returns:
-        model -> metric -> ``mean``, ``spread`` (standard deviation over splits; None for one) and
-        ``splits``. Models and metrics that are not in every result are left out. ``gap_closed`` metrics are
-        those of the means: ``gap_closed:ndcg@10`` is there where each split has a teacher and an
-            undistilled model.
+        model -> ``metrics`` and ``gap_closed`` -> metric -> ``mean``, ``spread`` (standard deviation over splits, None
+        for one) and ``splits``. What is not in every result is left out.
     """
-    shared = [name for name in results[0]["groups"] if all(name in result["groups"] for result in results)]
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in shared:
-        each = [result["groups"][name]["metrics"] for result in results]
-        found[name] = {
-            metric: _spread([metrics[metric]["mean"] for metrics in each])
-            for metric in each[0]
-            if all(metric in metrics and metrics[metric]["mean"] is not None for metrics in each)
-        }
+    for name in results[0]["groups"]:
+        if all(name in result["groups"] for result in results):
+            each = [result["groups"][name] for result in results]
+            found[name] = {
+                "metrics": _spreads([group["metrics"] for group in each], "mean"),
+                "gap_closed": _spreads([group["gap_closed"] for group in each], "value"),
+            }
     return found
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "mean": fmean(values),
-        "spread": stdev(values) if len(values) > 1 else None,
-        "splits": len(values),
-    }
+def _spreads(each: Sequence[Json], key: str) -> dict[str, Any]:
+    """Mean and spread of the numbers that all have."""
+    found: dict[str, Any] = {}
+    for name in each[0]:
+        numbers = [entries[name][key] for entries in each if name in entries]
+        if len(numbers) == len(each) and None not in numbers:
+            spread = stdev(numbers) if len(numbers) > 1 else None
+            found[name] = {"mean": fmean(numbers), "spread": spread, "splits": len(numbers)}
+    return found
 
 
 def _overlap_key(result: Json) -> str | None:
