@@ -3,13 +3,12 @@
 The kernels run on CPU tensors of float32 (or of integers); the twins run otherwise, on a GPU and in float64.
 """
 
+from recdistill.ops.gradients import Gradient, row_slots
 from recdistill.ops.optim import (
-    Gradient,
     adam_all,
     adam_all_reference,
     adam_touched,
     adam_touched_reference,
-    row_slots,
     rowwise_adagrad,
     rowwise_adagrad_reference,
 )

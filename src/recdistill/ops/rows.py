@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_MARKING = 64
+"""Ids are found unique by marking where there are at most this many times more of them than are given."""
 
 
 class Rows(NamedTuple):
@@ -57,8 +61,28 @@ def contains(indptr: Tensor, items: Tensor, users: Tensor, ids: Tensor) -> Tenso
 
     Returns:
         bool, of the shape of ``ids``.
+
+    Raises:
+        IndexError: a user out of range.
     """
-    return contains_reference(indptr, items, users, ids)
+    if not ids.is_cpu:
+        return contains_reference(indptr, items, users, ids)
+    check_range("user", users, len(indptr) - 1)
+    from recdistill.ops.kernels import rows as kernels
+    from recdistill.ops.kernels import use_torch_threads
+
+    found = torch.empty(ids.shape, dtype=torch.bool)
+    if found.numel() == 0:
+        return found
+    use_torch_threads()
+    kernels.contains(
+        indptr.long().contiguous().numpy(),
+        items.int().contiguous().numpy(),
+        users.long().contiguous().numpy(),
+        ids.long().reshape(len(users), -1).contiguous().numpy(),
+        found.view(len(users), -1).numpy(),
+    )
+    return found
 
 
 def contains_reference(indptr: Tensor, items: Tensor, users: Tensor, ids: Tensor) -> Tensor:
@@ -80,12 +104,48 @@ def unique_inverse(ids: Tensor, bound: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         unique ids (m,) int64, and the inverse of the shape of ``ids``, int64: ``unique[inverse] == ids``.
+
+    Raises:
+        IndexError: an id out of range.
     """
-    del bound
+    if ids.is_cpu and 0 < bound <= _MARKING * ids.numel():
+        return _unique_inverse_by_marking(ids, bound)
+    check_range("id", ids, bound)
     return unique_inverse_reference(ids)
+
+
+def _unique_inverse_by_marking(ids: Tensor, bound: int) -> tuple[Tensor, Tensor]:
+    from recdistill.ops.kernels import rows as kernels
+
+    unique = torch.empty(min(bound, ids.numel()) + 1, dtype=torch.int64)
+    inverse = torch.empty(ids.shape, dtype=torch.int64)
+    count = kernels.unique_inverse(
+        ids.long().flatten().numpy(),
+        np.zeros(bound, np.int64),
+        unique.numpy(),
+        inverse.view(-1).numpy(),
+    )
+    if count < 0:
+        check_range("id", ids, bound)
+    return unique[:count], inverse
 
 
 def unique_inverse_reference(ids: Tensor) -> tuple[Tensor, Tensor]:
     """Plain-torch twin of :func:`unique_inverse`."""
     unique, inverse = torch.unique(ids, sorted=True, return_inverse=True)
     return unique, inverse
+
+
+def check_range(what: str, ids: Tensor, count: int) -> None:
+    """Raise IndexError unless all ids are in [0, count): kernels trust what they are given.
+
+    Args:
+        what: what the ids are called, in the singular.
+        ids: integers of any shape.
+        count: how many there are.
+    """
+    if ids.numel() == 0:
+        return
+    low, high = torch.aminmax(ids)
+    if low < 0 or high >= count:
+        raise IndexError(f"expected {what} indices in 0..{count - 1}, found {int(low)}..{int(high)}")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.ops.rows import lower_bound
+from recdistill.ops.rows import check_range, lower_bound
+
+_HEAD = 6.0
+"""The kernel draws the clocks of k + 6 * temperature positions at once; a later one enters in 1 row of 70."""
 
 
 def draw_unobserved(
@@ -30,9 +36,30 @@ def draw_unobserved(
 
     Returns:
         (b, n) int64; -1 where a user has no unobserved item (``replace``), or fewer than n of them (the
-        entries after the last one).
+        entries after the last one). In any order; the first of a row's draws are as good as the last.
+
+    Raises:
+        ValueError: a negative n.
+        IndexError: a user out of range.
     """
-    return draw_unobserved_reference(indptr, items, num_items, users, n, generator, replace)
+    if n < 0:
+        raise ValueError(f"n must be 0 or more, got {n}")
+    check_range("user", users, len(indptr) - 1)
+    if not indptr.is_cpu:
+        return draw_unobserved_reference(indptr, items, num_items, users, n, generator, replace)
+    from recdistill.ops.kernels import sampling as kernels
+    from recdistill.ops.kernels import use_torch_threads
+
+    numbers = _raw_numbers(len(users), n, generator, indptr.device)
+    rows = indptr.long().contiguous().numpy(), items.int().contiguous().numpy(), num_items
+    owners = users.long().contiguous().numpy()
+    use_torch_threads()
+    if replace:
+        kernels.draw_with_replacement(*rows, owners, numbers.numpy())
+    else:
+        capacity = 1 << (2 * max(1, min(n, num_items)) - 1).bit_length()
+        kernels.draw_without_replacement(*rows, owners, numbers.numpy(), capacity)
+    return numbers
 
 
 def draw_unobserved_reference(
@@ -99,6 +126,12 @@ def _rank_to_item(indptr: Tensor, items: Tensor, users: Tensor, ranks: Tensor) -
 def sample_positions(lengths: Tensor, k: int, temperature: float, generator: torch.Generator) -> Tensor:
     """Draw k positions of each list without replacement, position p (from 0) with weight e^(-p/temperature).
 
+    Exact for any list: each position has a clock of mean e^(p/temperature), and the k that strike first are
+    taken (the same law as the k largest Gumbel keys). Only the clocks at the head of the list are drawn; of
+    the others together, the first strike has a law of its own, and where it comes too late for the k, which
+    is nearly always, no more is needed. Else its position is drawn, and the others start at that time, since
+    clocks have no memory.
+
     Args:
         lengths: (b,) int64, length of each list.
         k: positions a list, >= 0.
@@ -111,7 +144,23 @@ def sample_positions(lengths: Tensor, k: int, temperature: float, generator: tor
     Raises:
         ValueError: a temperature that is not above 0, or a negative k.
     """
-    return sample_positions_reference(lengths, k, temperature, generator)
+    _check_positions(k, temperature)
+    if not lengths.is_cpu:
+        return sample_positions_reference(lengths, k, temperature, generator)
+    from recdistill.ops.kernels import sampling as kernels
+    from recdistill.ops.kernels import use_torch_threads
+
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    longest = int(lengths.max()) if lengths.numel() else 0
+    head = int(min(longest, k + math.ceil(min(_HEAD * temperature, longest))))
+    with np.errstate(over="ignore"):  # inf is a clock that never strikes
+        slowness = np.exp((np.arange(longest + 1) - k) / temperature)
+    chosen = torch.empty((len(lengths), k), dtype=torch.int64)
+    use_torch_threads()
+    kernels.positions(
+        lengths.long().contiguous().numpy(), temperature, slowness, head, np.uint64(seed), chosen.numpy()
+    )
+    return chosen
 
 
 def sample_positions_reference(

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recdistill.ops.rows import check_range
+
 
 def scores_at(user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor) -> Tensor:
     """Dot products of users with the items listed for each of them.
@@ -39,7 +41,7 @@ def scores_at(user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor
         raise ValueError(f"expected users (b,) and ids (b, n), found {_shape(users)} and {_shape(ids)}")
     if not all(table.is_cpu and table.dtype == torch.float32 for table in (user_table, item_table)):
         return scores_at_reference(user_table, item_table, users, ids)
-    _check_range("user", users, len(user_table))
+    check_range("user", users, len(user_table))
     scores: Tensor = _ScoresAt.apply(user_table, item_table, users, ids)  # pyright: ignore[reportAssignmentType]
     return scores
 
@@ -70,7 +72,7 @@ class _ScoresAt(torch.autograd.Function):
             user_table.numpy(), item_table.numpy(), users.numpy(), ids.numpy(), scores.numpy()
         )
         if not in_range:
-            _check_range("item", ids[ids != -1], len(item_table))
+            check_range("item", ids[ids != -1], len(item_table))
         return scores
 
     @staticmethod
@@ -128,14 +130,6 @@ def _item_gradient(
 
 def _row_sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
     return torch.sparse_coo_tensor(rows.unsqueeze(0), values, shape, check_invariants=False)
-
-
-def _check_range(what: str, ids: Tensor, count: int) -> None:
-    if ids.numel() == 0:
-        return
-    low, high = torch.aminmax(ids)
-    if low < 0 or high >= count:
-        raise IndexError(f"expected {what} indices in 0..{count - 1}, found {int(low)}..{int(high)}")
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
