@@ -112,10 +112,10 @@ def test_no_targets(test: list[tuple[int, int]], words: str) -> None:
         make_task(split_data([(0, 0)], [], test, 1, 2), "test", "seen", (1,))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 3, 7, 4096]), threads=st.sampled_from([1, 2]))
 def test_blocks_and_threads_change_nothing(seed: int, block: int, threads: int) -> None:
-    data = random_data(seed)
+    data = random_data(seed, num_users=20)
     task = make_task(data, "test", "default", (1, 5, 10))
     teacher = rank_all(StateRanker(random_state(seed + 1, data)), task, keep_lists=True).lists
     ranker = StateRanker(random_state(seed, data))

@@ -14,10 +14,11 @@ from torch import Tensor
 from recdistill.artifacts import Manifest
 from recdistill.data.interactions import Interactions
 from recdistill.data.vocabulary import Vocabulary
-from recdistill.evaluation.comparison import gap_closed, mean_values, paired_tests, pairs
+from recdistill.evaluation.comparison import Gap, gaps_closed, mean_values, paired_tests, pairs
 from recdistill.evaluation.lineage import Member, teacher_of
 from recdistill.evaluation.protocol import Outcome, Task
 from recdistill.evaluation.results import Evaluated, Lineage, metric_summaries, per_user_table, summarise
+from recdistill.evaluation.significance import Bootstrap
 from recdistill.evaluation.tables import over_splits, table
 
 NUM_USERS = 200
@@ -92,8 +93,9 @@ TRIO = ("teacher", "alone", "student")
 def test_means_with_errors_and_intervals() -> None:
     column = torch.tensor([1.0, 2.0, 3.0, torch.nan], dtype=torch.float64)
     missing = torch.full((4,), torch.nan, dtype=torch.float64)
+    bootstrap = Bootstrap(4, torch.Generator().manual_seed(0))
     found = metric_summaries(
-        {"a": column, "none": missing, "one": torch.tensor([5.0, *[torch.nan] * 3]).double()}, 0
+        {"a": column, "none": missing, "one": torch.tensor([5.0, *[torch.nan] * 3]).double()}, bootstrap
     )
     assert found["a"]["mean"] == 2.0
     assert found["a"]["n"] == 3
@@ -202,9 +204,19 @@ def test_tests_use_the_shared_users() -> None:
 
 def test_gap_by_hand() -> None:
     student, teacher, alone = (torch.full((10,), value).double() for value in (0.4, 0.5, 0.3))
-    assert gap_closed(student, teacher, alone, 0).value == pytest.approx(0.5)
-    assert gap_closed(student, alone, teacher, 0).value is None
-    assert gap_closed(student * torch.nan, teacher, alone, 0).reason == "no user has all three"
+    student[0] = torch.nan  # and so this user counts for none of the three
+    teacher[0] = 9.0
+
+    def gap(*values: Tensor) -> Gap:
+        three = ({"a": value, "b": value * 2} for value in values)
+        found = gaps_closed(*three, ["a", "b"], Bootstrap(10, torch.Generator().manual_seed(0)))
+        assert found["a"].value == found["b"].value
+        return found["a"]
+
+    assert gap(student, teacher, alone).value == pytest.approx(0.5)
+    assert gap(student, teacher, alone).interval == pytest.approx((0.5, 0.5))
+    assert gap(student, alone, teacher) == (None, None, "the teacher does not beat the undistilled model")
+    assert gap(student * torch.nan, teacher, alone).reason == "no user has all three"
 
 
 def test_mean_values_keep_what_all_have() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recdistill.evaluation import significance
-from recdistill.evaluation.significance import bootstrap_means, holm, interval, sign_flip_test
+from recdistill.evaluation.significance import Bootstrap, holm, interval, sign_flip_test
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -83,7 +83,7 @@ def test_holm_by_hand() -> None:
 def test_bootstrap_interval_matches_the_normal_one(units: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(significance, "MAX_UNITS", units)
     values = torch.rand(3000, 1, generator=generator(1), dtype=torch.float64)
-    samples = bootstrap_means(values, generator(), resamples=2000)
+    samples = Bootstrap(3000, generator(), resamples=2000).means(values)
     low, high = interval(samples[:, 0]) or (0.0, 0.0)
     spread = 1.96 * values.std().item() / 3000**0.5
     assert (high + low) / 2 == pytest.approx(values.mean().item(), abs=spread / 10)
@@ -92,7 +92,7 @@ def test_bootstrap_interval_matches_the_normal_one(units: int, monkeypatch: pyte
 
 def test_bootstrap_leaves_missing_values_out() -> None:
     values = torch.tensor([[1.0, 2.0], [torch.nan, 4.0], [1.0, 6.0]], dtype=torch.float64)
-    samples = bootstrap_means(values, generator(), resamples=200)
+    samples = Bootstrap(3, generator(), resamples=200).means(values)
     drawn = samples[:, 0][~samples[:, 0].isnan()]
     assert torch.equal(drawn, torch.ones_like(drawn))
     assert samples[:, 0].isnan().any()  # the user without a value, three times
@@ -101,7 +101,7 @@ def test_bootstrap_leaves_missing_values_out() -> None:
 
 def test_columns_share_their_draws() -> None:
     values = torch.rand(30, 1, generator=generator(), dtype=torch.float64)
-    samples = bootstrap_means(torch.cat([values, 2 * values], dim=1), generator(), resamples=50)
+    samples = Bootstrap(30, generator(), resamples=50).means(torch.cat([values, 2 * values], dim=1))
     torch.testing.assert_close(samples[:, 1], 2 * samples[:, 0])
 
 

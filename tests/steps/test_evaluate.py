@@ -122,7 +122,7 @@ def run(world: Path, *names: str, out: Path, **options: Any) -> dict[str, Any]:
 
 def test_writes_what_the_contract_says(world: Path, tmp_path: Path) -> None:
     notes = Notes()
-    found = run(world, "teacher", "alone", "student", out=tmp_path / "e", latency=True, progress=notes)
+    found = run(world, "teacher", "alone", "student", out=tmp_path / "e", progress=notes)
     assert found["data"] == Data.load(world / "data").hash
     assert (found["split"], found["protocol"], found["masked"]) == ("test", "full", ["train", "valid"])
     assert found["num_items"] == NUM_ITEMS
@@ -140,7 +140,6 @@ def test_writes_what_the_contract_says(world: Path, tmp_path: Path) -> None:
     assert set(found["models"]["teacher"]["metrics"]) == {name for name in names if "overlap" not in name}
     assert student["parameters"] == (NUM_USERS + NUM_ITEMS) * 8
     assert student["bytes"] == (world / "student" / WEIGHTS).stat().st_size
-    assert [entry["batch"] for entry in student["latency_ms"]] == [1, 256]
     assert 0 < found["gap_closed"]["student"]["ndcg@10"] < 1
     assert len(found["tests"]) == 3 * 6
     assert found["popularity_groups"]["models"]["alone"]["recall@20"][0]["n"] > 0
@@ -155,6 +154,12 @@ def test_writes_what_the_contract_says(world: Path, tmp_path: Path) -> None:
         assert found["models"][name]["metrics"]["ndcg@10"]["mean"] == pytest.approx(mean)
     assert Data.load(world / "data").users.ids([0])[0] not in per_user["user_id"].to_list()
     assert len(table(found)) == 4
+
+
+def test_latency_is_measured(world: Path, tmp_path: Path) -> None:
+    found = run(world, "student", "knowledge", out=tmp_path / "e", latency=True)
+    assert [entry["batch"] for entry in found["models"]["student"]["latency_ms"]] == [1, 256]
+    assert found["models"]["knowledge"]["latency_ms"] is None
 
 
 def test_lists_agree_with_recommend(world: Path, tmp_path: Path) -> None:

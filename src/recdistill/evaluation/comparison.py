@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recdistill.evaluation.lineage import Member, SeedGroup, alone_of, sources
-from recdistill.evaluation.significance import bootstrap_means, holm, interval, sign_flip_test
+from recdistill.evaluation.significance import Bootstrap, holm, interval, sign_flip_test
 
 MAX_ALL_PAIRS = 6
 """With more models than this each is tested against the best one only."""
@@ -155,24 +155,32 @@ def trios(
     return found
 
 
-def gap_closed(student: Tensor, teacher: Tensor, alone: Tensor, seed: int) -> Gap:
-    """The share of the gap closed, with its bootstrap interval.
+def gaps_closed(
+    student: Values, teacher: Values, alone: Values, metrics: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, Gap]:
+    """The share of the gap closed by each metric, with its interval.
 
     Args:
-        student, teacher, alone: (n,) float64 values of the same users, NaN where a user has none; users
-            that lack one of the three are left out.
-        seed: of the bootstrap.
+        student, teacher, alone: values of the same users; users that lack one of the three are left out.
+        metrics: what the share is computed of.
+        bootstrap: draws of these users.
     """
-    values = torch.stack([student, teacher, alone], dim=1)
-    values = values[~values.isnan().any(1)]
-    if not len(values):
-        return Gap(None, None, "no user has all three")
-    means = values.mean(0)
-    if float(means[1] - means[2]) <= 0:
-        return Gap(None, None, "the teacher does not beat the undistilled model")
-    drawn = bootstrap_means(values, torch.Generator().manual_seed(seed))
+    each = torch.stack([torch.stack([s[m] for m in metrics]) for s in (student, teacher, alone)])  # (3, m, n)
+    each = each.masked_fill(each.isnan().any(0), torch.nan)
+    means = each.nanmean(2)
+    drawn = bootstrap.means(each.flatten(0, 1).T).view(-1, 3, len(metrics))
     samples = (drawn[:, 0] - drawn[:, 2]) / (drawn[:, 1] - drawn[:, 2])
-    return Gap(float((means[0] - means[2]) / (means[1] - means[2])), interval(samples))
+    found: dict[str, Gap] = {}
+    for place, metric in enumerate(metrics):
+        won, gap = float(means[0, place] - means[2, place]), float(means[1, place] - means[2, place])
+        if gap > 0:
+            found[metric] = Gap(won / gap, interval(samples[:, place]))
+        else:
+            reason = (
+                "the teacher does not beat the undistilled model" if gap <= 0 else "no user has all three"
+            )
+            found[metric] = Gap(None, None, reason)
+    return found
 
 
 def beats(tests: Sequence[Test], winner: str, loser: str, metric: str) -> tuple[bool, str]:

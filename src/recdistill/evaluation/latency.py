@@ -17,7 +17,7 @@ _REQUESTS = 16  # different requests, taken in turn
 _WARM_UPS = 3
 _MIN_REPEATS = 5
 _MAX_REPEATS = 1000
-_QUANTILES = torch.tensor([0.5, 0.99], dtype=torch.float64)
+
 _TILE = 1 << 22  # scores held at once
 
 
@@ -126,5 +126,7 @@ def _time(
 
 def _quantiles(milliseconds: list[float]) -> tuple[float, float]:
     """Median and 99th percentile."""
-    middle, late = torch.quantile(torch.tensor(milliseconds, dtype=torch.float64), _QUANTILES).tolist()
+    middle, late = torch.quantile(
+        torch.tensor(milliseconds, dtype=torch.float64), torch.tensor([0.5, 0.99], dtype=torch.float64)
+    ).tolist()
     return middle, late

@@ -17,7 +17,7 @@ from recdistill.evaluation.comparison import (
     Trio,
     Values,
     beats,
-    gap_closed,
+    gaps_closed,
     headline,
     mean_values,
     paired_tests,
@@ -28,7 +28,7 @@ from recdistill.evaluation.latency import Latency
 from recdistill.evaluation.lineage import Member, SeedGroup, seed_groups, sources
 from recdistill.evaluation.popularity import NUM_GROUPS
 from recdistill.evaluation.protocol import Outcome, Task
-from recdistill.evaluation.significance import bootstrap_means, interval
+from recdistill.evaluation.significance import Bootstrap, interval
 
 Json = dict[str, Any]
 
@@ -83,18 +83,19 @@ def summarise(models: Sequence[Evaluated], task: Task, lineage: Lineage, seed: i
     by_group = {group.name: mean_values([values[m.name] for m in group.members]) for group in groups}
     students = trios(groups, lineage.teachers, lineage.named_teacher, lineage.named_alone)
     tests = _tests(by_group, students, seed)
+    bootstrap = Bootstrap(len(task.users), torch.Generator().manual_seed(seed))
     gaps: dict[str, dict[str, Gap]] = {}
     group_gaps: dict[str, dict[str, Gap]] = {}
     for trio in students:
-        group_gaps[trio.student.name] = _gaps(trio, trio.student.members, values, tests, seed)
+        group_gaps[trio.student.name] = _gaps(trio, trio.student.members, values, tests, bootstrap)
         for member in trio.student.members:
-            gaps[member.name] = _gaps(trio, (member,), values, tests, seed)
-    described = {model.member.name: _describe(model, lineage.teachers, seed) for model in models}
+            gaps[member.name] = _gaps(trio, (member,), values, tests, bootstrap)
+    described = {model.member.name: _describe(model, lineage.teachers, bootstrap) for model in models}
     return {
         "models": described,
         "groups": {
             group.name: {
-                **_describe_group(group, described, by_group[group.name], seed),
+                **_describe_group(group, described, by_group[group.name], bootstrap),
                 "gap_closed": {
                     metric: {"value": gap.value, "interval": gap.interval, "reason": gap.reason}
                     for metric, gap in group_gaps.get(group.name, {}).items()
@@ -129,17 +130,17 @@ def per_user_table(models: Sequence[Evaluated], task: Task, users: Vocabulary) -
     return pl.concat(frames, how="diagonal", rechunk=False)
 
 
-def metric_summaries(values: Values, seed: int) -> dict[str, Json]:
+def metric_summaries(values: Values, bootstrap: Bootstrap) -> dict[str, Json]:
     """Mean, standard error, number of users and 95 % bootstrap interval of each metric.
 
     Args:
         values: (n,) float64 a metric, NaN where a user has no value.
-        seed: of the bootstrap; models of one evaluation share it, and so the users drawn.
+        bootstrap: draws of these users.
 
     Returns:
         an entry a metric; numbers that do not exist are None.
     """
-    drawn = bootstrap_means(torch.stack(list(values.values()), dim=1), torch.Generator().manual_seed(seed))
+    drawn = bootstrap.means(torch.stack(list(values.values()), dim=1))
     found: dict[str, Json] = {}
     for (name, column), samples in zip(values.items(), drawn.T, strict=True):
         known = column[~column.isnan()]
@@ -164,7 +165,7 @@ def _tests(by_group: Mapping[str, Values], students: Sequence[Trio], seed: int) 
     return paired_tests(by_group, metrics, pairs(by_group, chosen_by, needed), seed)
 
 
-def _describe(model: Evaluated, teachers: Mapping[str, Member | None], seed: int) -> Json:
+def _describe(model: Evaluated, teachers: Mapping[str, Member | None], bootstrap: Bootstrap) -> Json:
     member, outcome = model.member, model.outcome
     manifest = member.manifest
     teacher = teachers.get(member.name)
@@ -181,26 +182,32 @@ def _describe(model: Evaluated, teachers: Mapping[str, Member | None], seed: int
         "seed": manifest.seed,
         "teacher": None if teacher is None else teacher.name,
         "num_users": num_users,
-        "metrics": metric_summaries(outcome.values, seed) | totals,
+        "metrics": metric_summaries(outcome.values, bootstrap) | totals,
         "parameters": model.parameters,
         "bytes": model.bytes,
         "latency_ms": model.latency,
     }
 
 
-def _describe_group(group: SeedGroup, described: Mapping[str, Json], values: Values, seed: int) -> Json:
+def _describe_group(
+    group: SeedGroup, described: Mapping[str, Json], values: Values, bootstrap: Bootstrap
+) -> Json:
     """The metrics of the users' values averaged over seeds, with the spread of the seeds' means."""
-    members = [described[member.name] for member in group.members]
-    metrics = metric_summaries(values, seed)
-    for name in members[0]["metrics"]:
-        means = [member["metrics"][name]["mean"] for member in members if name in member["metrics"]]
-        if len(means) < len(members) or None in means:
+    members = [described[member.name]["metrics"] for member in group.members]
+    first = members[0]
+    averaged = metric_summaries(values, bootstrap) if len(members) > 1 else first
+    metrics: dict[str, Json] = {}
+    for name, entry in first.items():
+        means = [metrics_of[name]["mean"] for metrics_of in members if name in metrics_of]
+        if len(means) < len(members):
             continue
-        each = torch.tensor(means, dtype=torch.float64)
-        entry = metrics.setdefault(name, {"mean": float(each.mean()), "stderr": None, "interval": None})
-        entry["n"] = entry.get("n", members[0]["metrics"][name]["n"])
-        entry["spread"] = float(each.std()) if len(means) > 1 else None
-        entry["seeds"] = len(means)
+        known = torch.tensor([mean for mean in means if mean is not None], dtype=torch.float64)
+        mean = float(known.mean()) if len(known) else None
+        metrics[name] = {
+            **averaged.get(name, {**entry, "mean": mean}),  # coverage has no values of users
+            "spread": float(known.std()) if len(known) > 1 else None,
+            "seeds": len(members),
+        }
     return {
         "members": [member.name for member in group.members],
         "seeds": [member.manifest.seed for member in group.members],
@@ -209,7 +216,11 @@ def _describe_group(group: SeedGroup, described: Mapping[str, Json], values: Val
 
 
 def _gaps(
-    trio: Trio, students: Sequence[Member], values: Mapping[str, Values], tests: Sequence[Test], seed: int
+    trio: Trio,
+    students: Sequence[Member],
+    values: Mapping[str, Values],
+    tests: Sequence[Test],
+    bootstrap: Bootstrap,
 ) -> dict[str, Gap]:
     """The gap that some of a group's models closed, by each headline metric.
 
@@ -229,14 +240,11 @@ def _gaps(
     ] or trio.alone.members
     teacher = mean_values([values[member.name] for member in teachers])
     alone = mean_values([values[member.name] for member in same_seed])
-    found: dict[str, Gap] = {}
+    found = gaps_closed(student, teacher, alone, metrics, bootstrap)
     for metric in metrics:
         ahead, reason = beats(tests, trio.teacher.name, trio.alone.name, metric)
-        found[metric] = (
-            gap_closed(student[metric], teacher[metric], alone[metric], seed)
-            if ahead
-            else Gap(None, None, reason)
-        )
+        if not ahead:
+            found[metric] = Gap(None, None, reason)
     return found
 
 

@@ -69,29 +69,44 @@ def holm(p_values: Tensor) -> Tensor:
     return out
 
 
-def bootstrap_means(values: Tensor, generator: torch.Generator, resamples: int = RESAMPLES) -> Tensor:
-    """The columns' means over users drawn with replacement, again and again, all columns with the same draws.
+class Bootstrap:
+    """Users drawn with replacement, again and again: the same draws for everything that is asked.
 
     Args:
-        values: (n, m) float64; NaN where a user has no value, and takes no part in that mean.
+        num_users: users that values are given for.
         generator: source of the draws.
-        resamples: number of draws of n users.
-
-    Returns:
-        (resamples, m) float64, NaN where no user with a value was drawn.
+        resamples: how many times they are drawn.
     """
-    known = _buckets((~values.isnan()).double())
-    filled = _buckets(values.nan_to_num())
-    num_units = len(filled)
-    out = torch.empty(resamples, values.shape[1], dtype=torch.float64)
-    start = 0
-    for size in _blocks(resamples, num_units):
-        drawn = torch.randint(num_units, (size, num_units), generator=generator)
-        drawn += num_units * torch.arange(size)[:, None]
-        times = torch.bincount(drawn.view(-1), minlength=size * num_units).view(size, num_units).double()
-        out[start : start + size] = (times @ filled) / (times @ known)
-        start += size
-    return out
+
+    def __init__(self, num_users: int, generator: torch.Generator, resamples: int = RESAMPLES) -> None:
+        units = min(num_users, MAX_UNITS)
+        # how often each unit was drawn: about once, so a byte holds it
+        self._times = torch.empty(resamples, units, dtype=torch.uint8)
+        start = 0
+        for size in _blocks(resamples, units):
+            drawn = torch.randint(units, (size, units), generator=generator)
+            drawn += units * torch.arange(size)[:, None]
+            times = torch.bincount(drawn.view(-1), minlength=size * units).view(size, units)
+            self._times[start : start + size] = times
+            start += size
+
+    def means(self, values: Tensor) -> Tensor:
+        """The columns' means over the users drawn.
+
+        Args:
+            values: (n, m) float64; NaN where a user has no value, and takes no part in that mean.
+
+        Returns:
+            (resamples, m) float64, NaN where no user with a value was drawn.
+        """
+        both = _buckets(torch.cat([values.nan_to_num(), (~values.isnan()).double()], dim=1))
+        out = torch.empty(len(self._times), values.shape[1], dtype=torch.float64)
+        start = 0
+        for size in _blocks(len(self._times), self._times.shape[1]):
+            sums = self._times[start : start + size].double() @ both
+            out[start : start + size] = sums[:, : values.shape[1]] / sums[:, values.shape[1] :]
+            start += size
+        return out
 
 
 def interval(samples: Tensor, level: float = 0.95) -> tuple[float, float] | None:
