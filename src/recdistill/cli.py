@@ -141,14 +141,21 @@ def _model_lines(summary: dict[str, Any]) -> list[str]:
 
 @app.command()
 def demo(
-    out: Out = None, seed: Seed = 0, device: Device = "auto", force: Force = False, as_json: Json = False
+    out: Out = None,
+    sets: Set = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Run the whole line on built-in synthetic data; ends with a table and report.html."""
     from recdistill.evaluation.tables import table
     from recdistill.steps.demo import demo as run_demo
 
     call = _Call(out or Path("runs/demo"), as_json)
-    found = run_demo(call.out, seed=seed, device=device, force=force, progress=call.progress)
+    found = run_demo(
+        call.out, overrides=_assignments(sets), seed=seed, device=device, force=force, progress=call.progress
+    )
     call.finish(
         {"evaluation": found.evaluation, "report": str(found.page)},
         [*_aligned(table(found.evaluation)), f"report: {found.page}"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from recdistill.progress import Progress
 from recdistill.steps.run import RunResult, run
@@ -13,6 +15,7 @@ from recdistill.steps.run import RunResult, run
 def demo(
     out: Path | str = "runs/demo",
     *,
+    overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -22,10 +25,13 @@ def demo(
 
     Args:
         out: the directory for everything.
+        overrides: values by dotted path, as for ``run``.
         seed: of the data and every step.
         device: ``auto``, ``cpu`` or ``cuda``.
         force: replace a demo made with other options.
         progress: where stages are shown.
     """
     text = (resources.files("recdistill.presets") / "demo" / "demo.toml").read_text(encoding="utf-8")
-    return run(tomllib.loads(text), out, seed=seed, device=device, force=force, progress=progress)
+    return run(
+        tomllib.loads(text), out, overrides=overrides, seed=seed, device=device, force=force, progress=progress
+    )

@@ -87,7 +87,7 @@ def extract(
         depth = max(depth, int(old.options["depth"]))
     options = {"kinds": sorted(wanted), "depth": depth}
     with artifacts.step(
-        out, kind="knowledge", options=options, inputs=inputs, force=force or old is not None
+        out, kind="knowledge", options=options, inputs=inputs, force=force or (old is not None and old.options != options)
     ) as job:
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")

@@ -1,0 +1,291 @@
+"""The line end to end on small interactions: what each step writes, reuses, refuses and says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import recdistill as rd
+from recdistill.artifacts import load_arrays, read_manifest
+from recdistill.errors import ArtifactError, DataError, MissingKnowledgeError, OptionError
+
+FAST = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
+RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
+DE = {"method": "de", "num_experts": 2, "anneal_epochs": 5}
+
+
+@pytest.fixture(scope="module")
+def table() -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
+    scores = taste @ item.T + rng.gumbel(size=(60, 50))
+    best = np.argsort(-scores, axis=1)[:, :12]
+    return pl.DataFrame(
+        {"user_id": np.repeat([f"u{n}" for n in range(60)], 12), "item_id": [f"i{n}" for n in best.reshape(-1)]}
+    )
+
+
+@pytest.fixture(scope="module")
+def line(table: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, a teacher and its knowledge."""
+    root = tmp_path_factory.mktemp("line")
+    table.write_csv(root / "log.csv")
+    data = rd.prepare(root / "log.csv", root / "data")
+    teacher = rd.train(data, rd.models.BPR(dim=16), root / "teacher", training={**FAST, "trajectory": (0.5, 1.0)})
+    rd.extract(data, teacher, root / "knowledge", depth=20)
+    return root
+
+
+def test_the_ten_lines_from_python(line: Path) -> None:
+    student = rd.distill(
+        line / "data",
+        line / "knowledge",
+        rd.models.BPR(dim=4),
+        [rd.distillers.RRD(num_interesting=5, num_uninteresting=6, depth=15), rd.distillers.DE(num_experts=2)],
+        line / "student",
+        training=FAST,
+    )
+    alone = rd.train(line / "data", rd.models.BPR(dim=4), line / "alone", training=FAST)
+    result = rd.evaluate(line / "data", [rd.load(line / "teacher"), alone, student], line / "evaluation", latency=False)
+    assert set(result["models"]) == {"teacher", "alone", "student"}
+    page = rd.report([line / "evaluation"], line / "report")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>") or "<html" in page.read_text()
+    found = rd.load(line / "student").recommend(["u7", "u3"], k=5)
+    assert found["user_id"].to_list() == ["u7"] * 5 + ["u3"] * 5
+    assert found["rank"].to_list() == [1, 2, 3, 4, 5] * 2
+
+
+def test_knowledge_of_a_stored_and_of_a_live_teacher_distil_alike(line: Path) -> None:
+    one = rd.distill(line / "data", line / "knowledge", "bpr", [RRD, DE], line / "stored", training=FAST)
+    other = rd.distill(line / "data", line / "teacher", "bpr", [RRD, DE], line / "live", training=FAST)
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    teacher = read_manifest(line / "teacher").hash
+    assert read_manifest(line / "stored").summary["teacher"] == teacher
+    assert read_manifest(line / "live").summary["teacher"] == teacher
+
+
+def test_lists_never_hold_train_items(line: Path) -> None:
+    data = rd.prepare(line / "log.csv", line / "data")
+    ids = load_arrays(line / "knowledge" / "top_items.safetensors")["ids"]
+    users = torch.arange(60)[:, None].expand_as(ids)
+    assert not bool(data.train.contains(users.reshape(-1), ids.reshape(-1).long()).any())
+    users_of = load_arrays(line / "knowledge" / "top_users.safetensors")["ids"]
+    items = torch.arange(data.num_items)[:, None].expand_as(users_of)
+    present = users_of.reshape(-1) >= 0
+    assert not bool(data.train.contains(users_of.reshape(-1)[present].long(), items.reshape(-1)[present]).any())
+
+
+def test_a_store_is_extended_and_keeps_what_it_holds(line: Path) -> None:
+    out = line / "growing"
+    rd.extract(line / "data", line / "teacher", out, kinds=["top_items"], depth=5)
+    before = (out / "top_items.safetensors").read_bytes()
+    rd.extract(line / "data", line / "teacher", out, kinds=["embeddings"], depth=5)
+    assert (out / "top_items.safetensors").read_bytes() == before
+    assert read_manifest(out).options == {"kinds": ["embeddings", "top_items"], "depth": 5}
+    deeper = rd.extract(line / "data", line / "teacher", out, kinds=["trajectory"], depth=7)
+    assert deeper.lists["top_items"].ids.shape == (60, 7)
+    assert len(list((out / "trajectory").glob("*.safetensors"))) == 2
+    again = rd.extract(line / "data", line / "teacher", out, kinds=["top_items"], depth=3)
+    assert again.lists["top_items"].ids.shape == (60, 7)
+
+
+def test_a_depth_beyond_the_catalogue_is_padded(line: Path) -> None:
+    found = rd.extract(line / "data", line / "teacher", line / "deep", kinds=["top_items"], depth=500)
+    ids = found.lists["top_items"].ids
+    assert ids.shape == (60, 500)
+    assert bool((ids[:, 50:] == -1).all())
+    rd.distill(line / "data", line / "deep", "bpr", [{**RRD, "depth": 400}], line / "deep-student", training=FAST)
+
+
+def test_a_missing_kind_names_the_command_that_makes_it(line: Path) -> None:
+    rd.extract(line / "data", line / "teacher", line / "lists", kinds=["top_items"], depth=20)
+    with pytest.raises(MissingKnowledgeError, match=r"de reads embeddings.*recdistill extract .*--kinds embeddings"):
+        rd.distill(line / "data", line / "lists", "bpr", [DE], line / "never", training=FAST)
+    assert not (line / "never").exists()
+    with pytest.raises(MissingKnowledgeError, match=r"to depth 45 are read; .* to depth 20.*--depth 45"):
+        rd.distill(line / "data", line / "lists", "bpr", [{**RRD, "depth": 45}], line / "never", training=FAST)
+
+
+def test_knowledge_of_other_data_is_refused(line: Path, table: pl.DataFrame) -> None:
+    table.head(600).write_csv(line / "other.csv")
+    other = rd.prepare(line / "other.csv", line / "other")
+    with pytest.raises(ArtifactError, match="was extracted from data"):
+        rd.distill(other, line / "knowledge", "bpr", [RRD], line / "never", training=FAST)
+    with pytest.raises(ArtifactError, match="was trained on data"):
+        rd.extract(other, line / "teacher", line / "never")
+    with pytest.raises(OptionError, match="knows other users or items"):
+        rd.distill(other, line / "teacher", "bpr", [RRD], line / "never", training=FAST)
+
+
+def test_the_same_step_is_reused_and_another_refused(line: Path) -> None:
+    out = line / "again"
+    rd.train(line / "data", rd.models.BPR(dim=3), out, training=FAST)
+    stamp = (out / "manifest.json").stat().st_mtime_ns
+    rd.train(line / "data", rd.models.BPR(dim=3), out, training=FAST)
+    assert (out / "manifest.json").stat().st_mtime_ns == stamp
+    with pytest.raises(ArtifactError, match=r"model\.dim"):
+        rd.train(line / "data", rd.models.BPR(dim=5), out, training=FAST)
+    assert (out / "manifest.json").stat().st_mtime_ns == stamp
+    rd.train(line / "data", rd.models.BPR(dim=5), out, training=FAST, force=True)
+    assert rd.load(out).options["dim"] == 5
+
+
+def test_training_never_opens_the_test_split(line: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(line / "data", tmp_path / "data")
+    (tmp_path / "data" / "test.parquet").write_bytes(b"not to be read")
+    teacher = rd.train(tmp_path / "data", "bpr", tmp_path / "teacher", training=FAST)
+    rd.extract(tmp_path / "data", teacher, tmp_path / "knowledge", depth=20)
+    rd.distill(tmp_path / "data", tmp_path / "knowledge", "bpr", [RRD, DE], tmp_path / "student", training=FAST)
+    with pytest.raises(ArtifactError):
+        rd.evaluate(tmp_path / "data", tmp_path / "student", tmp_path / "evaluation", latency=False)
+
+
+def test_refit_on_train_and_valid(line: Path) -> None:
+    model = rd.train(line / "data", "bpr", line / "refit", training=FAST, on=("train", "valid"))
+    data = rd.prepare(line / "log.csv", line / "data")
+    assert model.train_pairs is not None
+    assert model.train_pairs.num_pairs == data.train.num_pairs + data.valid.num_pairs
+
+
+def test_a_truncated_weights_file_is_one_line(line: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(line / "teacher", tmp_path / "model")
+    weights = tmp_path / "model" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ArtifactError) as caught:
+        rd.load(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    assert "weights.safetensors" in str(caught.value)
+
+
+def test_recommend_writes_a_table(line: Path) -> None:
+    path = rd.recommend(line / "teacher", line / "recommendations", k=4)
+    found = pl.read_parquet(path)
+    assert found.columns == ["user_id", "item_id", "rank", "score"]
+    assert found.height == 60 * 4
+    seen = pl.read_csv(line / "log.csv")
+    data = rd.prepare(line / "log.csv", line / "data")
+    users = data.users.index(found["user_id"])
+    items = data.items.index(found["item_id"])
+    assert not bool(data.train.contains(users, items).any())
+    assert set(found["item_id"]) <= set(seen["item_id"])
+
+
+def test_recommend_for_a_file_of_users(line: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("user_id\nu5\nu2\n")
+    path = rd.recommend(line / "teacher", tmp_path / "out", k=3, users=tmp_path / "users.csv")
+    assert pl.read_parquet(path)["user_id"].to_list() == ["u5"] * 3 + ["u2"] * 3
+    (tmp_path / "users.txt").write_text("u5\nnobody\n")
+    with pytest.raises(DataError, match="1 of 2 users are unknown to the model, the first is 'nobody'"):
+        rd.recommend(line / "teacher", tmp_path / "never", k=3, users=tmp_path / "users.txt")
+    path = rd.recommend(line / "teacher", tmp_path / "cold", k=3, users=tmp_path / "users.txt", cold="popular")
+    assert pl.read_parquet(path).height == 6
+
+
+def test_folding_in_a_users_own_history_gives_much_of_his_list(line: Path) -> None:
+    model = rd.load(line / "teacher")
+    pairs = model.train_pairs
+    assert pairs is not None
+    user_ids, item_ids = model.vocabularies()
+    overlaps: list[float] = []
+    for user in range(20):
+        rows = pairs.rows(torch.tensor([user]))
+        history = item_ids.ids(rows.items.long()).to_list()
+        name = user_ids.ids(torch.tensor([user]))[0]
+        known = set(model.recommend([name], k=10)["item_id"])
+        folded = model.recommend(["newcomer"], k=10, history={"newcomer": history})
+        assert not set(folded["item_id"]) & set(history)
+        overlaps.append(len(known & set(folded["item_id"])) / 10)
+    assert np.mean(overlaps) > 0.35  # a random list of 10 of about 40 unseen items shares a quarter
+
+
+def test_recommend_options(line: Path) -> None:
+    model = rd.load(line / "teacher")
+    with pytest.raises(DataError, match="unknown to the model"):
+        model.recommend(["nobody"])
+    with pytest.raises(DataError, match="candidates are unknown"):
+        model.recommend(["u1"], candidates=["i1", "no such item"])
+    only = model.recommend(["u1"], k=50, candidates=["i1", "i2", "i3"], exclude_seen=False)
+    assert set(only["item_id"]) == {"i1", "i2", "i3"}
+    everything = model.recommend(["u1"], k=50, exclude_seen=False)
+    assert everything.height == len(model.vocabularies()[1])
+    with pytest.raises(OptionError):
+        model.recommend(["u1"], k=0)
+
+
+RUN_FILE = """
+out = "ignored"
+seed = 3
+[data]
+source = "SOURCE"
+[teacher]
+model = "bpr"
+dim = 16
+[teacher.training]
+epochs = 3
+batch_size = 256
+[extract]
+depth = 20
+[student]
+model = "bpr"
+dim = 4
+[student.training]
+epochs = 3
+batch_size = 256
+[[distill]]
+method = "rrd"
+num_interesting = 5
+num_uninteresting = 6
+depth = 15
+[[distill]]
+method = "de"
+num_experts = 2
+[evaluate]
+k = [5, 10]
+latency = false
+"""
+
+
+def test_run_file(line: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(RUN_FILE.replace("SOURCE", str(line / "log.csv")))
+    found = rd.run(file, tmp_path / "out", overrides={"student.dim": 5})
+    parts = {"data", "teacher", "knowledge", "alone", "student", "evaluation", "report"}
+    assert {p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")} == parts
+    assert rd.load(tmp_path / "out" / "student").options["dim"] == 5
+    assert read_manifest(tmp_path / "out" / "student").seed == 3
+    stamps = {p: (tmp_path / "out" / p / "manifest.json").stat().st_mtime_ns for p in parts}
+    again = rd.run(file, tmp_path / "out", overrides={"student.dim": 5})
+    assert stamps == {p: (tmp_path / "out" / p / "manifest.json").stat().st_mtime_ns for p in parts}
+    assert json.loads(json.dumps(found.evaluation)) == json.loads(json.dumps(again.evaluation))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"studnt.dim": 3}, r"'studnt'.*student"),
+        ({"student.dmi": 3}, r"dmi.*dim"),
+        ({"student.dim": 0}, r"dim"),
+        ({"student.training.epoch": 3}, r"epoch.*epochs"),
+        ({"evaluate.ks": [1]}, r"evaluate\.ks"),
+        ({"distill.rrd.depht": 3}, r"depht.*depth"),
+    ],
+)
+def test_a_mistake_in_a_run_file_stops_before_the_first_step(
+    line: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(RUN_FILE.replace("SOURCE", str(line / "log.csv")))
+    with pytest.raises(OptionError, match=message):
+        rd.run(file, tmp_path / "out", overrides=changes)
+    assert not (tmp_path / "out").exists()
