@@ -102,19 +102,29 @@ def latency(p50: float) -> list[dict[str, Any]]:
     """Timings of two batch sizes."""
     return [
         {"batch": 1, "p50": p50, "p99": 2.1 * p50, "scoring": 0.4 * p50, "lists": 0.6 * p50, "repeats": 500},
-        {"batch": 256, "p50": 31 * p50, "p99": 37 * p50, "scoring": 20 * p50, "lists": 11 * p50, "repeats": 80},
+        {
+            "batch": 256,
+            "p50": 31 * p50,
+            "p99": 37 * p50,
+            "scoring": 20 * p50,
+            "lists": 11 * p50,
+            "repeats": 80,
+        },
     ]
 
 
 def model_entry(path: Path, hash_: str, **changed: Any) -> dict[str, Any]:
     """A model in ``metrics.json``."""
-    return {"path": str(path), "hash": hash_, "kind": "model", "options": {}, "seed": 0, "teacher": None,
-            "num_users": NUM_USERS, "metrics": {}, "parameters": None, "bytes": None, "latency_ms": None} | changed  # fmt: skip
+    return {
+        "path": str(path), "hash": hash_, "kind": "model", "options": {}, "seed": 0, "teacher": None,
+        "num_users": NUM_USERS, "metrics": {}, "parameters": None, "bytes": None, "latency_ms": None,
+    } | changed  # fmt: skip
 
 
 def group_of(model: Mapping[str, Any], members: Sequence[str], gap: Mapping[str, Any]) -> dict[str, Any]:
     """A seed group of models that share one entry."""
-    return {"members": list(members), "seeds": [0] * len(members), "metrics": model["metrics"], "gap_closed": gap}  # fmt: skip
+    seeds = [0] * len(members)
+    return {"members": list(members), "seeds": seeds, "metrics": model["metrics"], "gap_closed": gap}
 
 
 def make_line(root: Path, *, epochs: int = 40) -> Path:
@@ -181,6 +191,7 @@ def line_metrics(root: Path, data: str, hashes: Mapping[str, str]) -> dict[str, 
         "popularity_groups": {
             "items": [1900, 300, 120, 60, 20],
             "interactions": [16_000, 16_020, 15_990, 15_900, 16_090],
+            "targets": [1_200, 1_800, 2_000, 2_300, 2_800],
             "models": {name: {"recall@20": _recalls(mean)} for name, mean in MEANS.items()},
         },
     }
@@ -218,3 +229,32 @@ def write_evaluation(
         ]  # fmt: skip
         if frames:
             write_table(job.work / "per_user.parquet", pl.concat(frames))
+
+
+def make_seeds(root: Path, seeds: int = 3) -> Path:
+    """A run folder with several seeds of one student; gap and overlap are null, with their reasons."""
+    data = make_data(root / "data")
+    members = [f"student-{seed}" for seed in range(seeds)]
+    methods = [{"method": "rrd"}]
+    hashes = {
+        name: make_model(root / name, {"data": data}, seed=seed, epochs=30, teacher="0" * 16, distill=methods)
+        for seed, name in enumerate(members)
+    }  # fmt: skip
+    options = {"model": {"name": "bpr", "dim": 20}, "distill": methods}
+    models = {
+        name: model_entry(
+            root / name, hashes[name], metrics=metrics_of(0.28 + 0.002 * seed, None), parameters=66_000,
+            bytes=264_344, options=options, seed=seed,
+        )
+        for seed, name in enumerate(members)
+    }  # fmt: skip
+    reason = "its teacher (0000000000000000) is not among the models: add it, or name one with --teacher"
+    group = {
+        "members": members,
+        "seeds": list(range(seeds)),
+        "metrics": {name: estimate(one["mean"], 0.0021) for name, one in metrics_of(0.282, None).items()},
+        "gap_closed": {"ndcg@10": {"value": None, "interval": None, "reason": reason}},
+    }
+    metrics = header(data) | {"models": models, "groups": {"student": group}, "tests": []}
+    write_evaluation(root / "evaluation", metrics, {"data": data} | hashes)
+    return root

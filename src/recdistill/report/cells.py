@@ -26,10 +26,10 @@ class Notes:
     reasons: list[str] = field(default_factory=list[str])
 
     def cell(self, missing: Missing) -> Cell:
-        """A dash that refers to the reason."""
+        """A cell that refers to the reason."""
         if missing.reason not in self.reasons:
             self.reasons.append(missing.reason)
-        return Cell("–", note=self.reasons.index(missing.reason) + 1)
+        return Cell("n/a", note=self.reasons.index(missing.reason) + 1)
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,7 @@ def known(value: Known, write: Callable[[float], str], notes: Notes) -> Cell:
 
 
 def latency(value: Latency | Missing, notes: Notes) -> Cell:
-    """The median, with the 99th percentile and the parts under it."""
+    """The median, with the 99th percentile under it."""
     if isinstance(value, Missing):
         return notes.cell(value)
-    detail = [f"p99 {numbers.milliseconds(value.p99)}"]
-    if value.scoring is not None and value.lists is not None:
-        scoring, lists = numbers.milliseconds(value.scoring), numbers.milliseconds(value.lists)
-        detail.append(f"scores {scoring}, lists {lists}")
-    return Cell(numbers.milliseconds(value.p50), detail)
+    return Cell(numbers.milliseconds(value.p50), (f"p99 {numbers.milliseconds(value.p99)}",))

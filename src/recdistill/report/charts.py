@@ -64,7 +64,6 @@ class Chart:
     Attributes:
         slug: unique on the page.
         title: what is shown.
-        description: the same for those who cannot see it.
         svg: the drawing, None where matplotlib is missing.
         table: its numbers.
         notes: what is not in it, and why.
@@ -72,7 +71,6 @@ class Chart:
 
     slug: str
     title: str
-    description: str
     svg: Markup | None
     table: Table
     notes: Sequence[str] = ()
@@ -91,12 +89,14 @@ def short(name: str) -> str:
     return printable if len(printable) <= _LABEL else f"{printable[: _LABEL - 1]}…"
 
 
-def draw(slug: str, title: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> Markup | None:
+def draw(
+    slug: str, description: str, size: tuple[float, float], paint: Callable[[Figure], None]
+) -> Markup | None:
     """Draw a figure as inline SVG.
 
     Args:
         slug: prefix of its ids, unique on the page.
-        title: its name for screen readers.
+        description: what it shows, for those who cannot see it.
         size: width and height in pixels.
         paint: draws on an empty figure.
 
@@ -113,7 +113,7 @@ def draw(slug: str, title: str, size: tuple[float, float], paint: Callable[[Figu
         paint(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Markup(_inline(buffer.getvalue(), slug, title))
+    return Markup(_inline(buffer.getvalue(), slug, description))
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _style(salt: str) -> Generator[None]:
         "xtick.labelsize": 10,
         "ytick.labelsize": 10,
         "lines.linewidth": 1.8,
-        "lines.markersize": 7,
+        "lines.markersize": 6.5,
     }
     with matplotlib.style.context(["default", ours]), warnings.catch_warnings():
         # the browser brings its own fonts: what matplotlib's lacks is measured badly but shown well
@@ -154,7 +154,7 @@ def _style(salt: str) -> Generator[None]:
         yield
 
 
-def _inline(svg: str, slug: str, title: str) -> str:
+def _inline(svg: str, slug: str, description: str) -> str:
     """The SVG element alone, named, scalable, with ids of its own and the page's colours and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>", "", svg, flags=re.S)
@@ -170,7 +170,7 @@ def _inline(svg: str, slug: str, title: str) -> str:
     svg = re.sub("|".join(_MEANING), lambda found: _MEANING[found[0]], svg)
     svg = re.sub(r"<defs>\s*</defs>|(?<=>)\s+(?=<)", "", svg)
     svg = re.sub(r" ?\n(?=[LMCQz\"])", " ", svg)
-    label = f' class="chart" role="img" aria-label="{escape(title)}"'
+    label = f' class="chart" role="img" aria-label="{escape(description)}"'
     return svg.replace("<svg", f"<svg{label}", 1).strip()
 
 

@@ -12,6 +12,8 @@ from recdistill.report.numbers import Missing
 from recdistill.report.results import Entry, Evaluation, Member, Test
 from recdistill.report.story import Cast
 
+_BEST = "best"
+
 Column = tuple[str, Callable[[Entry], Cell]]
 """A heading, and what stands under it."""
 
@@ -40,7 +42,7 @@ def comparison(evaluation: Evaluation, roles: Cast) -> Grid:
     ]
     remarks = [
         "Mean over users ± half of its 95 % interval, and the interval (bootstrap over users).",
-        _verdict_remark(evaluation),
+        *_verdict_remark(evaluation),
         "Milliseconds from external user ids to the external ids of the top 10: the median, and p99.",
     ]
     return Grid("Models compared", [name for name, _ in columns], rows, notes.reasons, remarks)
@@ -72,13 +74,19 @@ def _cost_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:
         ("Parameters", lambda entry: cells.known(entry.first.parameters, numbers.count, notes)),
         ("Weights file", lambda entry: cells.known(entry.first.bytes, numbers.size, notes)),
     ]
-    members = [member for entry in evaluation.entries for member in entry.members]
-    for batch in sorted({one.batch for member in members for one in member.latencies}) or [1]:
-        users = "1 user" if batch == 1 else f"{batch:,} users"
-        columns.append(
-            (f"ms, {users}", lambda entry, batch=batch: cells.latency(entry.latency(batch), notes))
-        )
+    for batch in _batches(evaluation) or [1]:
+        name = f"ms, {_users(batch)}"
+        columns.append((name, lambda entry, batch=batch: cells.latency(entry.latency(batch), notes)))
     return columns
+
+
+def _batches(evaluation: Evaluation) -> list[int]:
+    members = [member for entry in evaluation.entries for member in entry.members]
+    return sorted({one.batch for member in members for one in member.latencies})
+
+
+def _users(batch: int) -> str:
+    return "1 user" if batch == 1 else f"{batch:,} users"
 
 
 def ranked(evaluation: Evaluation) -> list[Entry]:
@@ -105,6 +113,27 @@ def all_metrics(evaluation: Evaluation) -> Grid:
         for metric in evaluation.metrics
     ]
     return Grid("All metrics", [entry.name for entry in entries], rows, notes.reasons)
+
+
+def latency_table(evaluation: Evaluation) -> Grid | None:
+    """Latencies in parts, a row a model and batch size; None where none was measured."""
+    notes = Notes()
+    rows: list[Row] = []
+    for entry in ranked(evaluation):
+        for batch in _batches(evaluation):
+            found = entry.latency(batch)
+            if isinstance(found, Missing):
+                values = [cells.known(found, numbers.milliseconds, notes)] * 4
+            else:
+                apart = [
+                    Missing("scoring and listing were not timed apart") if part is None else part
+                    for part in (found.scoring, found.lists)
+                ]
+                parts = [found.p50, found.p99, *apart]
+                values = [cells.known(part, numbers.milliseconds, notes) for part in parts]
+            rows.append(Row(f"{entry.name}, {_users(batch)}", "", "", values))
+    columns = ("Median", "p99", "Scoring all items", "Building the lists")
+    return Grid("Milliseconds a request, after warm-up", columns, rows, notes.reasons) if rows else None
 
 
 def tests_table(evaluation: Evaluation, metrics: Sequence[str]) -> Grid | None:
@@ -153,21 +182,22 @@ def _verdicts(evaluation: Evaluation) -> dict[str, str] | Missing:
         )
     against = {other: made[names[0], other] for other in names[1:] if (names[0], other) in made}
     if len(against) < len(names) - 1:
-        missing = len(tests) - len(made)
-        name = numbers.metric_name(metric)
-        return Missing(f"{missing} of {len(tests)} pairs were not tested by {name}, so letters would mislead")
-    return {names[0]: "best"} | {
+        untested = f"{len(tests) - len(made)} of {len(tests)} pairs were not tested"
+        return Missing(f"{untested} by {numbers.metric_name(metric)}, so letters would mislead")
+    return {names[0]: _BEST} | {
         other: "below the best" if test.significant else "as the best" for other, test in against.items()
     }
 
 
-def _verdict_remark(evaluation: Evaluation) -> str:
-    name = numbers.metric_name(evaluation.primary)
+def _verdict_remark(evaluation: Evaluation) -> list[str]:
+    verdicts = _verdicts(evaluation)
+    if isinstance(verdicts, Missing):
+        return []
     how = "paired permutation test over users, Holm-corrected for all comparisons, 5 %"
-    return (
-        f"Differs: models that share a letter do not differ significantly in {name} ({how}); "
-        "with more than six models each is compared with the best one only."
-    )
+    name = numbers.metric_name(evaluation.primary)
+    if _BEST in verdicts.values():
+        return [f"Differs: whether a model is significantly below the best one in {name} ({how})."]
+    return [f"Differs: models that share a letter do not differ significantly in {name} ({how})."]
 
 
 def _describe_entry(entry: Entry) -> str:

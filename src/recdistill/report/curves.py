@@ -108,8 +108,8 @@ def _chart(
         notes.append("No loss terms: the run recorded none.")
     if len(longest) > _POINTS:
         notes.append(f"Every {-(-len(longest) // _POINTS)}th epoch is drawn.")
-    svg = draw(slug, told, _SIZE, lambda figure: _paint(figure, course, metric, look, limits))
-    return Chart(slug, course.name, told + ".", svg, _table(course.name, longest, terms, metric), notes)
+    svg = draw(slug, f"{told}.", _SIZE, lambda figure: _paint(figure, course, metric, look, limits))
+    return Chart(slug, course.name, svg, _table(course.name, longest, terms, metric), notes)
 
 
 def _table(name: str, epochs: Sequence[Epoch], terms: Sequence[str], metric: str) -> Table:
@@ -173,18 +173,8 @@ def _mark_best(axes: Axes, course: Course, epochs: Sequence[Epoch], metric: str)
     value = best.metric[metric]
     axes.plot([best.epoch], [value], "o", color=INK, markerfacecolor="none", markersize=8, clip_on=False)
     if len(course.runs) == 1:
-        late = best.epoch > (epochs[0].epoch + epochs[-1].epoch) / 2
-        low = value > sum(axes.get_ylim()) / 2
-        axes.annotate(
-            f"best {numbers.metric(value)}, epoch {best.epoch}",
-            (best.epoch, value),
-            (0, -9 if low else 9),
-            textcoords="offset pixels",
-            ha="right" if late else "left",
-            va="top" if low else "bottom",
-            fontsize=10,
-            color=INK,
-        )
+        text = f"{numbers.metric(value)} at epoch {best.epoch}"
+        axes.text(0.98, 0.06, text, transform=axes.transAxes, ha="right", fontsize=10, color=INK)
 
 
 def _paint_losses(axes: Axes, course: Course, look: Mapping[str, tuple[str, object]]) -> None:

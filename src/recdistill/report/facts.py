@@ -48,7 +48,7 @@ class Step:
     options: Sequence[str]
 
 
-def protocol(evaluation: Evaluation) -> list[Fact]:
+def protocol(evaluation: Evaluation, data: Directory | None) -> list[Fact]:
     """What was ranked for whom, what was left out, and how it was counted."""
     items = f"{evaluation.num_items:,}"
     if evaluation.protocol == "full":
@@ -61,6 +61,7 @@ def protocol(evaluation: Evaluation) -> list[Fact]:
         )
     masked = " and ".join(evaluation.masked)
     return [
+        Fact("Data", _data(evaluation, data)),
         Fact("Split", evaluation.split),
         Fact("Ranking", ranked),
         Fact("Left out of the lists", f"what the user took in {masked}" if masked else "nothing"),
@@ -71,14 +72,29 @@ def protocol(evaluation: Evaluation) -> list[Fact]:
     ]
 
 
+def _data(evaluation: Evaluation, data: Directory | None) -> str:
+    """Where the interactions came from and how many there are, as far as the data's manifest is at hand."""
+    if data is None:
+        return f"{evaluation.data}; its directory is not at hand, so its source and size are not known"
+    summary = data.manifest.summary
+    counts = [f"{summary[key]:,} {key}" for key in ("users", "items") if isinstance(summary.get(key), int)]
+    rows = [
+        f"{name} {summary[name]:,}"
+        for name in ("train", "valid", "test")
+        if isinstance(summary.get(name), int)
+    ]
+    told = [f"{summary.get('source', data.name)} ({data.manifest.hash})", " × ".join(counts), ", ".join(rows)]
+    return "; ".join(part for part in told if part)
+
+
 def _users(users: Mapping[str, int]) -> str:
     """The counts of users; those that the evaluation did not record are named."""
     told = [f"{users['evaluated']:,} with a target, each counted once"]
     for key, text in (
-        ("without_targets", "without one are not counted"),
-        ("without_train_rows", "of them have no train row"),
+        ("without_targets", "without a target, not counted"),
+        ("without_train_rows", "of those counted without a train row"),
     ):
-        told.append(f"{users[key]:,} {text}" if key in users else f"how many {text} is not recorded")
+        told.append(f"{users[key]:,} {text}" if key in users else f"not recorded: how many {text}")
     if users.get("masked_targets"):
         told.append(
             f"{users['masked_targets']:,} rows of the split are left out of the lists and so no targets"
@@ -103,8 +119,15 @@ def _definitions(evaluation: Evaluation) -> list[Fact]:
 
 
 def steps(collection: Collection) -> list[Step]:
-    """Every directory of the page, what came first in the line first."""
-    return [_step(directory, collection) for directory in collection.all]
+    """Every directory of the page, each after those that it was made from."""
+    waiting, ordered = list(collection.all), list[Directory]()
+    while waiting:
+        made = {one.manifest.hash for one in ordered}
+        unmade = {one.manifest.hash for one in waiting}
+        ready = [one for one in waiting if not unmade & set(one.manifest.inputs.values()) - made]
+        ordered += ready or waiting
+        waiting = [one for one in waiting if one not in ordered]
+    return [_step(directory, collection) for directory in ordered]
 
 
 def _step(directory: Directory, collection: Collection) -> Step:
@@ -113,7 +136,7 @@ def _step(directory: Directory, collection: Collection) -> Step:
     facts = [
         Fact("seed", "none" if manifest.seed is None else str(manifest.seed)),
         Fact("took", numbers.seconds(manifest.seconds)),
-        Fact("made", manifest.created),
+        Fact("made", manifest.created[:16].replace("T", " ") + " UTC"),
         Fact("by", f"recdistill {manifest.version}, format {manifest.format}"),
     ]
     options = [f"{name} = {numbers.plain(value)}" for name, value in flat(manifest.options).items()]

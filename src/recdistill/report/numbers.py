@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
-# A space that keeps a figure and its unit on one line.
+# Spaces that keep what they join on one line; between a figure and its unit a thin one.
 _THIN = "\u202f"
+_FIXED = "\u00a0"
 MINUS = "\u2212"
 
 
@@ -104,7 +106,8 @@ def seconds(value: float) -> str:
 
 def probability(value: float) -> str:
     """A p-value with its relation: ``p = 0.021`` or ``p < 0.001``."""
-    return f"p {p_value(value)}" if value < 0.001 else f"p = {p_value(value)}"
+    text = p_value(value)
+    return f"p {text if value < 0.001 else f'= {text}'}".replace(" ", _FIXED)
 
 
 def p_value(value: float) -> str:
@@ -124,4 +127,4 @@ def plain(value: object) -> str:
         case float():
             return f"{value:g}" if value == float(f"{value:g}") else repr(value)
         case _:
-            return str(value)
+            return json.dumps(value, ensure_ascii=False)

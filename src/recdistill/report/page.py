@@ -37,6 +37,7 @@ class Section:
     story: Story
     comparison: Grid
     all_metrics: Grid
+    latency: Grid | None
     tests: Grid | None
     other_tests: Grid | None
     seeds: Grid | None
@@ -67,7 +68,7 @@ def render(collection: Collection, title: str | None = None) -> str:
         for directory in collection.evaluations
     ]
     sections = [
-        _section(f"evaluation-{place}", directory, evaluation)
+        _section(f"evaluation-{place}", directory, evaluation, collection.find(evaluation.data))
         for place, (directory, evaluation) in enumerate(evaluations, start=1)
     ]
     courses = _courses(collection, [evaluation for _, evaluation in evaluations])
@@ -106,7 +107,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _section(slug: str, directory: Directory, evaluation: Evaluation) -> Section:
+def _section(slug: str, directory: Directory, evaluation: Evaluation, data: Directory | None) -> Section:
     named = directory.manifest.options.get("alone")
     roles = cast(evaluation, None if named is None else str(named))
     primary = evaluation.primary
@@ -117,13 +118,14 @@ def _section(slug: str, directory: Directory, evaluation: Evaluation) -> Section
         story=tell(evaluation, roles),
         comparison=comparison.comparison(evaluation, roles),
         all_metrics=comparison.all_metrics(evaluation),
+        latency=comparison.latency_table(evaluation),
         tests=comparison.tests_table(evaluation, [primary]),
         other_tests=comparison.tests_table(evaluation, others),
         seeds=comparison.seeds_table(evaluation),
         users=users_table(directory.path / "per_user.parquet", evaluation, roles),
         accuracy=accuracy_charts(slug, evaluation),
         popularity=popularity_chart(f"{slug}-popularity", evaluation),
-        protocol=facts.protocol(evaluation),
+        protocol=facts.protocol(evaluation, data),
     )
 
 

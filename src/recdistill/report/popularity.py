@@ -11,6 +11,7 @@ from recdistill.report.numbers import Missing
 from recdistill.report.results import Evaluation
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -49,11 +50,19 @@ def popularity_chart(slug: str, evaluation: Evaluation) -> Chart | None:
     )
     columns = ("group", "items", "share of train rows", "share of targets", *values)
     look = styles([entry.name for entry in evaluation.entries])
+    ends = [
+        f"{name} {numbers.metric(row[0])} in the tail, {numbers.metric(row[-1])} in the head"
+        for name, row in values.items()
+        if not isinstance(row[0], Missing) and not isinstance(row[-1], Missing)
+    ]
+    description = f"{title}: {'; '.join(ends)}."
     svg = draw(
-        slug, title, (560, 340), lambda figure: _paint_popularity(figure, evaluation, metric, values, look)
+        slug,
+        description,
+        (384, 340),
+        lambda figure: _paint_popularity(figure, evaluation, metric, values, look),
     )
-    told = f"{title}; the numbers are in the table below."
-    return Chart(slug, title, told, svg, Table(title, columns, rows), [*notes, *empty])
+    return Chart(slug, title, svg, Table(title, columns, rows), [*notes, *empty])
 
 
 def _group_metric(evaluation: Evaluation) -> str | None:
@@ -70,8 +79,11 @@ def _paint_popularity(
     values: Mapping[str, Sequence[float | Missing]],
     look: Mapping[str, Style],
 ) -> None:
-    axes = figure.add_subplot()
     groups = evaluation.popularity
+    shares = [group.targets for group in groups if group.targets is not None]
+    axes, bars = (
+        figure.subplots(2, 1, sharex=True, height_ratios=(4, 1)) if shares else (figure.add_subplot(), None)
+    )
     shift = min(0.12, 0.5 / max(len(values), 1))
     ends: list[tuple[float, str, str]] = []
     for index, (name, row) in enumerate(values.items()):
@@ -87,15 +99,24 @@ def _paint_popularity(
     axes.set_ylim(bottom=0)
     axes.margins(x=0.04)
     axes.grid(visible=False, axis="x")
-    axes.set_xticks(range(len(groups)), [_tick(group.label, group.targets, group.items) for group in groups])
-    axes.tick_params(axis="x", length=0, labelcolor=INK, labelsize=9.5)
     axes.set_ylabel(numbers.metric_name(metric))
-    axes.spines["left"].set_color(MUTED)
-    axes.set_xlabel("popularity of the target in train, least to most", color=INK)
-    axes.yaxis.grid(visible=True, color=GRID)
+    lowest = axes if bars is None else bars
+    if bars is not None:
+        _paint_shares(bars, shares)
+        axes.tick_params(axis="x", length=0, labelbottom=False)
+    lowest.set_xticks(range(len(groups)), [f"{group.label}\n{group.items:,} items" for group in groups])
+    lowest.tick_params(axis="x", length=0, labelcolor=INK, labelsize=10)
+    lowest.set_xlabel("items by popularity in train, least to most", color=INK)
     end_labels(axes, ends, size=10.5)
 
 
-def _tick(label: str, targets: float | None, items: int) -> str:
-    share = "" if targets is None else f"\n{numbers.percent(targets)} of targets"
-    return f"{label}\n{items:,} items{share}"
+def _paint_shares(axes: Axes, shares: Sequence[float]) -> None:
+    """How many of the targets are in each group: bars with their percentage."""
+    axes.bar(range(len(shares)), shares, width=0.5, color=GRID, edgecolor=MUTED, linewidth=0.8)
+    for place, share in enumerate(shares):
+        axes.text(place, share, numbers.percent(share), ha="center", va="bottom", fontsize=10, color=INK)
+    axes.set_ylim(0, 1.9 * max(*shares, 1e-9))
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylabel("share of\ntargets", fontsize=10, rotation=0, ha="right", va="center")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import BboxBase
 
-_SIZE = (420, 320)
+_SIZE = (372, 290)
 # where a point's name may stand, in pixels from it: best first
 _SIDES = ((10, 0), (-10, 0), (9, 9), (-9, 9), (9, -9), (-9, -9), (9, 22), (-9, -22), (9, 36), (-9, -36))
 
@@ -36,10 +36,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a scatter chart has along x: its name, and how a value is written."""
+    """What a scatter chart has along x: its name, and how a value and a tick are written."""
 
     name: str
     write: Callable[[float], str]
+    tick: Callable[[float], str]
 
 
 def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
@@ -54,11 +55,11 @@ def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
             (entry.name, latency if isinstance(latency, Missing) else latency.p50, entry.value(metric))
         )
     return [
-        _scatter(f"{slug}-size", metric, Axis("parameters", numbers.count), sizes, look),
+        _scatter(f"{slug}-size", metric, Axis("parameters", numbers.count, numbers.count), sizes, look),
         _scatter(
             f"{slug}-latency",
             metric,
-            Axis("milliseconds for one user (median)", numbers.milliseconds),
+            Axis("milliseconds for one user (median)", numbers.milliseconds, lambda value: f"{value:g}"),
             speeds,
             look,
         ),
@@ -95,12 +96,13 @@ def _scatter(
     told = "; ".join(
         f"{point.name} {numbers.metric(point.y.mean)} at {axis.write(point.x)}" for point in points
     )
+    description = f"{title}, logarithmic across: {told}."
     svg = (
-        draw(slug, title, _SIZE, lambda figure: _paint_scatter(figure, points, axis, name, look))
+        draw(slug, description, _SIZE, lambda figure: _paint_scatter(figure, points, axis, name, look))
         if points
         else None
     )
-    return Chart(slug, title, f"{title}, x logarithmic: {told}.", svg, table, notes)
+    return Chart(slug, title, svg, table, notes)
 
 
 def interval_text(value: Estimate) -> str:
@@ -119,7 +121,7 @@ def _paint_scatter(
         style = look[point.name]
         axes.plot([point.x, point.x], _ends(point), color=style.color, linewidth=1.6, solid_capstyle="butt")
         axes.plot([point.x], [point.y.mean], style.marker, color=style.color, markersize=8)
-    log_ticks(axes, [point.x for point in points], axis.write)
+    log_ticks(axes, [point.x for point in points], axis.tick)
     axes.margins(y=0.16)
     axes.set_xlabel(axis.name)
     axes.set_ylabel(name)

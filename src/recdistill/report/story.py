@@ -25,12 +25,12 @@ class Cast:
     alone: Entry | Missing
 
     def role(self, entry: Entry) -> str:
-        """One or two words for the table."""
+        """One or two words for the table, or none."""
         if entry is self.teacher:
             return "teacher"
         if entry is self.alone:
             return "trained alone"
-        return "student" if entry in self.students else "other"
+        return "student" if entry in self.students else ""
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,8 @@ def tell(evaluation: Evaluation, roles: Cast) -> Story:
         return _without_student(evaluation)
     student = roles.students[0]
     headline = _headline(evaluation, roles, student)
-    details = [sentence for sentence in (_gain(evaluation, roles, student),) if sentence]
-    gap = student.gap(evaluation.primary)
-    if isinstance(gap, Missing):
-        details.append(f"How much of the gap distillation closed is not given: {gap.reason}.")
-    return Story(headline, details, _tiles(evaluation, roles, student))
+    gain = _gain(evaluation, roles, student)
+    return Story(headline, [gain] if gain else [], _tiles(evaluation, roles, student))
 
 
 def _without_student(evaluation: Evaluation) -> Story:
@@ -169,8 +166,8 @@ def _gain(evaluation: Evaluation, roles: Cast, student: Entry) -> str:
     difference = test.difference if test.a == student.name else -test.difference
     verdict = "significant" if test.significant else "not significant"
     return (
-        f"Against the same model trained alone its {numbers.metric_name(metric)} differs by "
-        f"{numbers.metric(difference, difference=True)}, which is statistically {verdict} "
+        f"The difference to the same model trained alone, {numbers.metric(difference, difference=True)} "
+        f"{numbers.metric_name(metric)}, is statistically {verdict} "
         f"({numbers.probability(test.p_holm)}, corrected for all comparisons)."
     )
 
@@ -190,14 +187,14 @@ def _tiles(evaluation: Evaluation, roles: Cast, student: Entry) -> list[Tile]:
     tiles = [_kept(student, roles.teacher, metric), _gap_tile(gap)]
     teacher = roles.teacher
     if isinstance(teacher, Missing):
-        return [Tile(f"of the teacher’s {name}", "–", teacher.reason), *tiles[1:]]
+        return [Tile(f"of the teacher's {name}", "–", teacher.reason), *tiles[1:]]
     size = _ratio(student.first.parameters, teacher.first.parameters)
     sizes = [student.first.parameters, teacher.first.parameters]
     tiles.append(
-        Tile("of the teacher’s parameters", "–", size.reason)
+        Tile("of the teacher's parameters", "–", size.reason)
         if isinstance(size, Missing)
         else Tile(
-            "of the teacher’s parameters",
+            "of the teacher's parameters",
             numbers.percent(size),
             " against ".join(numbers.count(one) for one in sizes if not isinstance(one, Missing)),
         )
@@ -207,7 +204,7 @@ def _tiles(evaluation: Evaluation, roles: Cast, student: Entry) -> list[Tile]:
 
 
 def _kept(student: Entry, teacher: Entry | Missing, metric: str) -> Tile:
-    label = f"of the teacher’s {numbers.metric_name(metric)}"
+    label = f"of the teacher's {numbers.metric_name(metric)}"
     if isinstance(teacher, Missing):
         return Tile(label, "–", teacher.reason)
     mine, theirs = student.value(metric), teacher.value(metric)
@@ -232,7 +229,7 @@ def _gap_tile(gap: Estimate | Missing) -> Tile:
 
 
 def _speed(student: Entry, teacher: Entry) -> Tile:
-    label = "the teacher’s speed, one user at a time"
+    label = "the teacher's speed, one user at a time"
     mine, theirs = student.latency(1), teacher.latency(1)
     if isinstance(mine, Missing) or isinstance(theirs, Missing):
         reason = mine.reason if isinstance(mine, Missing) else f"of the teacher: {theirs.reason}"  # pyright: ignore
