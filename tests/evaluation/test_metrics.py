@@ -171,7 +171,7 @@ def test_group_recall_splits_recall() -> None:
 def test_overlap() -> None:
     teacher = torch.tensor([[4, 2, 9, 1], [7, 3, -1, -1], [-1, -1, -1, -1]])
     student = torch.tensor([[2, 4, 1, 8], [3, 5, 7, -1], [1, 2, 3, 4]])
-    found = overlap(student, teacher, (1, 2, 4))
+    found = overlap(student, teacher, (1, 2, 4), 10)
     assert found["overlap@1"][:2].tolist() == [0.0, 0.0]
     assert found["overlap@2"][:2].tolist() == [1.0, 0.5]
     assert found["overlap@4"][:2].tolist() == [0.75, 1.0]
@@ -180,7 +180,7 @@ def test_overlap() -> None:
 
 def test_overlap_with_itself_is_one() -> None:
     ids = torch.stack([torch.randperm(20)[:10] for _ in range(5)])
-    assert torch.equal(overlap(ids, ids, (10,))["overlap@10"], torch.ones(5, dtype=torch.float64))
+    assert torch.equal(overlap(ids, ids, (10,), 20)["overlap@10"], torch.ones(5, dtype=torch.float64))
 
 
 def test_coverage_counts_distinct_items_over_blocks() -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from recdistill.ops import Rows, contains
+from recdistill.ops.lists import common_items
 
 ACCURACY = ("recall", "ndcg", "mrr", "hit", "precision")
 
@@ -143,24 +144,21 @@ def group_recall(hits: Hits, targets: Rows, groups: Tensor, num_groups: int, k: 
     return (found.double() / total).view(num_rows, num_groups)
 
 
-def overlap(ids: Tensor, reference: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
+def overlap(ids: Tensor, reference: Tensor, ks: Sequence[int], num_items: int) -> dict[str, Tensor]:
     """The share of the reference's top k that is in the top k of the lists.
 
     Args:
         ids: (n, max(ks) or more) int64 item ids, best first, padded with -1.
-        reference: the same, of the teacher; items are unique within a row.
+        reference: the same, of the teacher, integers.
         ks: the cut-offs.
+        num_items: size of the catalogue.
 
     Returns:
         ``overlap@k``: (n,) float64, NaN where the reference's list is empty.
     """
-    depth = reference.shape[1]
-    ordered, rank = reference.sort(dim=1)  # rank: where each item stands in the reference's list, from 0
-    at = torch.searchsorted(ordered, ids.contiguous()).clamp_(max=depth - 1)
-    same = (ordered.gather(1, at) == ids) & (ids >= 0)
-    reference_rank = rank.gather(1, at).masked_fill_(~same, depth)  # (n, k)
+    shared = common_items(ids, reference, ks, num_items).double()  # (n, cut-offs)
     lengths = (reference >= 0).sum(1)
-    return {f"overlap@{k}": (reference_rank[:, :k] < k).sum(1).double() / lengths.clamp(max=k) for k in ks}
+    return {f"overlap@{k}": shared[:, place] / lengths.clamp(max=k) for place, k in enumerate(ks)}
 
 
 class Coverage:
@@ -173,7 +171,7 @@ class Coverage:
 
     def __init__(self, num_items: int, ks: Sequence[int]) -> None:
         self._ks = sorted(set(ks))
-        self._seen = torch.zeros(len(self._ks), num_items, dtype=torch.bool)
+        self._seen = [torch.zeros(num_items, dtype=torch.bool) for _ in self._ks]
 
     def add(self, ids: Tensor) -> None:
         """Count the lists (n, k) int64 of some users."""
@@ -185,8 +183,12 @@ class Coverage:
 
     def value(self) -> dict[str, float]:
         """``coverage@k``: the share of all items that stand in the top k of at least one user."""
-        shares = self._seen.cummax(0).values.double().mean(1)
-        return {f"coverage@{k}": share for k, share in zip(self._ks, shares.tolist(), strict=True)}
+        shares: dict[str, float] = {}
+        seen = torch.zeros_like(self._seen[0])
+        for k, part in zip(self._ks, self._seen, strict=True):
+            seen |= part
+            shares[f"coverage@{k}"] = int(seen.sum()) / max(len(seen), 1)
+        return shares
 
 
 def _discount(rank: Tensor) -> Tensor:

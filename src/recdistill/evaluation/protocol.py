@@ -186,7 +186,7 @@ def rank_all(
         values = hit_metrics(hits, task.ks)
         values["popularity_lift"] = list_popularity(ids, task.train.item_counts) / task.profile
         if teacher_lists is not None:
-            values |= overlap(ids, teacher_lists[start:end].long(), task.ks)
+            values |= overlap(ids, teacher_lists[start:end], task.ks, task.num_items)
         recall = _recall_by_group(hits, targets, task)
         # targets are never masked, so a list is empty only where a store does not cover the user
         uncovered = ids[:, 0] < 0
