@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recdistill.data import splits
-from recdistill.data.filters import core, occurrences
+from recdistill.data.filters import core
 from recdistill.data.hashing import mix
-from recdistill.data.rows import Rows, compact, occurrences_by_split, ordered
+from recdistill.data.rows import Rows, compact, ordered, with_repeats
 from recdistill.data.sorting import stable_order
 from recdistill.data.splits import LABELS, TEST, TRAIN, VALID, Labels, SplitName
 from recdistill.data.vocabulary import Vocabulary
@@ -88,14 +88,14 @@ def assemble(
     table = _filter_table(table, rules, tally)
     user, users = Vocabulary.encode(table["user_id"], "user_id", from_text)
     item, items = Vocabulary.encode(table["item_id"], "item_id", from_text)
-    rows = ordered(table, user, item)
+    rows = with_repeats(ordered(table, user, item))
     rules = _resolved(rules, rows, note)
-    earlier = occurrences(rows.user, rows.item) if rows.given is None else occurrences_by_split(rows)
-    if rules.duplicates == "merge" and earlier.any():
-        tally.drop("duplicates", int((earlier > 0).sum()))
-        rows, earlier = rows.take(earlier == 0), None
-    rows, earlier = _core(rows, earlier, rules, tally)
-    keys = splits.random_keys(seed, users.hashes[rows.user], items.hashes[rows.item], earlier)
+    if rules.duplicates == "merge" and rows.repeat is not None:
+        first = rows.repeat == 0
+        tally.drop("duplicates", int((~first).sum()))
+        rows = replace(rows.take(first), repeat=None)
+    rows = _core(rows, rules, tally)
+    keys = splits.random_keys(seed, users.hashes[rows.user], items.hashes[rows.item], rows.repeat)
     labels = _labels(rows, rules, keys, note)
     if rules.split == "given" and rules.valid_share and not (labels == VALID).any():
         user_keys = mix(users.hashes ^ np.uint64(seed))
@@ -149,16 +149,14 @@ def _resolved(rules: Rules, rows: Rows, note: Callable[[str], None]) -> Rules:
     )
 
 
-def _core(
-    rows: Rows, earlier: NDArray[np.int64] | None, rules: Rules, tally: _Tally
-) -> tuple[Rows, NDArray[np.int64] | None]:
+def _core(rows: Rows, rules: Rules, tally: _Tally) -> Rows:
     if max(rules.min_user_interactions, rules.min_item_interactions) == 1:
-        return rows, earlier
+        return rows
     stay, by_user = core(rows.user, rows.item, rules.min_user_interactions, rules.min_item_interactions)
     tally.drop("min_user_interactions", int(by_user.sum()))
     tally.drop("min_item_interactions", int((~stay & ~by_user).sum()))
     tally.check(int(stay.sum()))
-    return rows.take(stay), None if earlier is None else earlier[stay]
+    return rows.take(stay)
 
 
 def _labels(rows: Rows, rules: Rules, keys: NDArray[np.uint64], note: Callable[[str], None]) -> Labels:
@@ -256,6 +254,6 @@ def _finish(
         "test_users_without_train": int((has_test & ~has_train).sum()),
         "unseen_share": unseen_share,
         "has_order": rows.has_order,
-        "has_repeats": bool((occurrences(user, item) > 0).any()) if rules.duplicates == "keep" else False,
+        "has_repeats": rows.repeat is not None and bool(rows.repeat.any()),
     }
     return Assembled(users, items, tables, summary)

@@ -114,15 +114,17 @@ def _scan_table(path: Path, lines: list[str]) -> pl.LazyFrame:
 def _scan_delimited(
     path: Path, delimiter: str, names: list[str], header: bool, quoted: bool = True
 ) -> pl.LazyFrame:
-    return pl.scan_csv(
+    rows = pl.scan_csv(
         path,
         separator=delimiter,
-        has_header=False,
-        skip_rows=int(header),
-        schema=dict.fromkeys(names, pl.String),
+        has_header=header,
+        new_columns=names,
+        infer_schema=False,
         quote_char='"' if quoted else None,
         glob=False,
-    ).with_columns(pl.all().str.strip_chars())
+    )
+    blank_line = pl.all_horizontal(pl.all().is_null())
+    return rows.filter(~blank_line).with_columns(pl.all().str.strip_chars())
 
 
 def _scan_inter(path: Path, lines: list[str]) -> pl.LazyFrame:
@@ -189,11 +191,12 @@ def _layout(lines: list[str]) -> _Layout:
         best = max((len(_fields(lines[0], delimiter)), delimiter) for delimiter in ("\t", ",", ";", "|"))
     delimiter = best[1]
     first = [field.strip().removeprefix("\ufeff") for field in _fields(lines[0], delimiter)]
-    header = not any(_is_number(field) for field in first) and len(set(first)) == len(first)
-    if header:
-        return _Layout(delimiter, first, header=True)
-    extra = [f"column_{number}" for number in range(len(_HEADERLESS) + 1, len(first) + 1)]
-    return _Layout(delimiter, [*_HEADERLESS[: len(first)], *extra], header=False)
+    if any(_is_number(field) for field in first):
+        extra = [f"column_{number}" for number in range(len(_HEADERLESS) + 1, len(first) + 1)]
+        return _Layout(delimiter, [*_HEADERLESS[: len(first)], *extra], header=False)
+    if len(set(first)) < len(first):
+        raise DataError(f"two columns have the same name: {', '.join(first)}", "rename one")
+    return _Layout(delimiter, first, header=True)
 
 
 def _fields(line: str, delimiter: str) -> list[str]:

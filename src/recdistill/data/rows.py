@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Rows:
         position: ``(n,)`` int64, or None.
         given: ``(n,)`` the source's own split, or None.
         source: ``(n,)`` place of each row in the source.
+        repeat: ``(n,)`` how many earlier rows hold the same pair; None where no pair repeats.
     """
 
     user: NDArray[np.int32]
@@ -33,6 +34,7 @@ class Rows:
     position: NDArray[np.int64] | None
     given: Labels | None
     source: NDArray[np.int64]
+    repeat: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -50,6 +52,7 @@ class Rows:
             None if self.position is None else self.position[chosen],
             None if self.given is None else self.given[chosen],
             self.source[chosen],
+            None if self.repeat is None else self.repeat[chosen],
         )
 
 
@@ -65,13 +68,15 @@ def ordered(table: pl.DataFrame, user: NDArray[np.int32], item: NDArray[np.int32
     return Rows(user, item, time, position, given, np.arange(len(user))).take(order)
 
 
-def occurrences_by_split(rows: Rows) -> NDArray[np.int64]:
-    """Repeats in the order train, valid, test, so that a pair in several splits stays in the first."""
-    assert rows.given is not None
-    order = stable_order(rows.given)
-    earlier = np.empty(len(rows), dtype=np.int64)
-    earlier[order] = occurrences(rows.user[order], rows.item[order])
-    return earlier
+def with_repeats(rows: Rows) -> Rows:
+    """Count the repeats; of a pair in several given splits, the row in train comes first, then valid, then test."""
+    if rows.given is None:
+        repeat = occurrences(rows.user, rows.item)
+    else:
+        order = stable_order(rows.given)
+        repeat = np.empty(len(rows), dtype=np.int64)
+        repeat[order] = occurrences(rows.user[order], rows.item[order])
+    return replace(rows, repeat=repeat if bool(repeat.any()) else None)
 
 
 def compact(indices: NDArray[np.int32], vocabulary: Vocabulary) -> tuple[NDArray[np.int32], Vocabulary]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import polars as pl
 from pydantic import AfterValidator, Field
@@ -37,12 +37,21 @@ def _shares(ratios: tuple[float, float, float]) -> tuple[float, float, float]:
     return ratios
 
 
+class ArrowTable(Protocol):
+    """A table that hands itself over as Arrow: polars', pandas' and pyarrow's all do."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The Arrow PyCapsule interface."""
+        ...
+
+
+Source = str | Path | pl.LazyFrame | ArrowTable
 Ratios = Annotated[tuple[float, float, float], AfterValidator(_shares)]
 
 
 @validated
 def prepare(
-    source: str | Path | pl.DataFrame | pl.LazyFrame,
+    source: Source,
     out: Path | str = "runs/prepare",
     *,
     user_column: str | None = None,
@@ -72,7 +81,8 @@ def prepare(
 
     Args:
         source: a file, folder or pattern (Parquet, CSV/TSV, JSON lines, RecBole's .inter, adjacency text), a
-            polars table, ``synthetic`` (or ``synthetic:num_users=500,seed=3``), or the name of a public set.
+            table of polars, pandas or pyarrow, ``synthetic`` (or ``synthetic:num_users=500,seed=3``), or the
+            name of a public set.
         out: the data directory to write.
         user_column: the column of user ids; default: guessed by usual names, and said.
         item_column: the column of item ids; likewise.
@@ -162,15 +172,16 @@ class _Opened:
 
 
 def _open(
-    source: str | Path | pl.DataFrame | pl.LazyFrame,
+    source: Source,
     file_format: Format | None,
     columns: Columns,
     use_rating: bool,
     note: Callable[[str], None],
     progress: Progress,
 ) -> _Opened:
-    if isinstance(source, pl.DataFrame | pl.LazyFrame):
-        return _open_table(source.lazy(), "a table", columns, use_rating, note)
+    if not isinstance(source, str | Path):
+        frame = source if isinstance(source, pl.LazyFrame) else pl.DataFrame(source).lazy()
+        return _open_table(frame, "the table", columns, use_rating, note)
     name = str(source)
     kind, _, settings = name.partition(":")
     if kind == "synthetic" and not Path(name).exists():
