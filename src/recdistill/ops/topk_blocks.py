@@ -19,9 +19,9 @@ from torch import Tensor
 from recdistill.errors import DataError
 from recdistill.ops.rows import Rows
 
-_WIDTH = 8192  # columns of a tile
-_HEIGHT = 256  # rows of a tile; with 8,192 columns 8 MiB, of which a core's cache holds what is being read
-_TILE_BYTES = 32 << 20  # of the tiles of all threads, where that leaves 32 rows each
+_WIDTH = 8192  # least columns of a tile, where the catalogue has them
+_TILE = 256 * _WIDTH  # scores of a thread's tile: 8 MiB; fewer rows make it wider
+_ALL_TILES = 4 * _TILE  # scores of all threads' tiles, where that leaves each thread 32 rows
 _CANDIDATE_BYTES = 8 << 20  # a thread
 _GATHER_BYTES = 16 << 20  # up to this size candidates' vectors are copied once, else for every block of rows
 _INLINE_WORK = 1 << 24  # multiplications below which starting threads does not pay
@@ -58,15 +58,21 @@ class Product:
         return self.shape[0] * self.shape[1] * (self.rows.shape[1] + 8)
 
     def max_height(self, threads: int) -> int:
-        return min(_HEIGHT, max(32, _TILE_BYTES // (4 * _WIDTH * threads)))
+        return min(_TILE, max(32 * _WIDTH, _ALL_TILES // threads)) // _WIDTH
+
+    def buffer(self, height: int) -> Tensor:
+        """Room for a tile of up to `height` rows."""
+        size = height * min(self.shape[1], max(_WIDTH, _TILE // height))
+        return torch.empty(size, dtype=torch.float32, device="cpu")
 
     def tiles(self, start: int, stop: int, buffer: Tensor) -> Iterator[Tile]:
         """Yield the tiles of rows start to stop, each in the same buffer."""
         rows = self.rows[start:stop].contiguous()
         flat = buffer.numpy()
         columns = self.shape[1]
-        for base in range(0, columns, _WIDTH):
-            part = slice(base, min(base + _WIDTH, columns))
+        step = max(1, len(buffer) // len(rows))
+        for base in range(0, columns, step):
+            part = slice(base, min(base + step, columns))
             chosen = part if self.candidates is None else self.candidates[part]
             width = part.stop - base
             tile = buffer[: len(rows) * width].view(len(rows), width)
@@ -92,9 +98,13 @@ class Dense:
         return 8 * self.scores.numel()
 
     def max_height(self, threads: int) -> int:
-        if self.scores.is_contiguous():
-            return _HEIGHT
-        return max(1, min(_HEIGHT, _TILE_BYTES // (4 * threads * max(self.shape[1], 1))))
+        rows = _TILE // _WIDTH
+        return rows if self.scores.is_contiguous() else min(rows, _ALL_TILES // (threads * self.shape[1] + 1))
+
+    def buffer(self, height: int) -> Tensor:
+        """Nothing: the scores are read where they are."""
+        del height
+        return self.scores[:0]
 
     def tiles(self, start: int, stop: int, buffer: Tensor) -> Iterator[Tile]:
         """Yield rows start to stop as one tile; only scores that are not contiguous are copied."""
@@ -116,8 +126,7 @@ def select(source: Product | Dense, k: int, exclude: Rows | None) -> tuple[Tenso
     starts = deque(range(0, num_rows, height))
 
     def work() -> None:
-        size = height * min(_WIDTH, num_columns) if isinstance(source, Product) else 0
-        buffer = torch.empty(size, dtype=torch.float32, device="cpu")
+        buffer = source.buffer(height)
         candidates = np.empty((height, room), np.int64)
         while starts:
             try:

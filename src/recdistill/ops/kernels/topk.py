@@ -66,7 +66,7 @@ def _lowest_bit(typing_context: Any, bits: Any) -> Any:
 
 
 @kernel()
-def _code(score: float) -> Any:
+def _code(score: Any) -> Any:
     bits = np.int64(np.float32(score + np.float32(0)).view(np.int32))  # + 0: minus zero equals zero
     return (bits & _CODE) ^ (~(bits >> 63) & _POSITIVE)
 
