@@ -291,6 +291,26 @@ class TestFind:
         assert {"base", "ranking"} & {*config.names("models")} == set()
         assert {"de", "rrd"} <= {*config.names("distillers")}
 
+    def test_a_new_file_is_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from recdistill import models
+
+        head = "import abc\nfrom recdistill.models.base import Recommender\n"
+        (tmp_path / "brand_new.py").write_text(
+            f"{head}class Helper(Recommender, abc.ABC):\n    @abc.abstractmethod\n    def x(self): ...\n"
+            "class _Hidden(Recommender): ...\nclass BrandNew(Recommender): ...\n"
+        )
+        (tmp_path / "no_model.py").write_text("def helper(): ...\n")
+        monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+        assert config.find("models", "brand-new").__name__ == "BrandNew"
+        assert "brand-new" in config.names("models")
+        assert "no-model" not in config.names("models")
+        (tmp_path / "twins.py").write_text(
+            f"{head}class One(Recommender): ...\nclass Two(Recommender): ...\n"
+        )
+        assert message(lambda: config.find("models", "twins")) == (
+            "recdistill.models.twins defines One, Two; expected one public class a file"
+        )
+
     def test_names_are_all_found(self) -> None:
         for room in ("models", "distillers"):
             assert all(isinstance(config.find(room, name), type) for name in config.names(room))

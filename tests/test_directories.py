@@ -104,6 +104,7 @@ class TestInterrupted:
         with monkeypatch.context() as patch:
             patch.setattr(os, "rename", rename)
             assert "cannot write" in message(lambda: make(out, 2, force=True))
+        assert out.exists()
         assert value_of(out) == 1
         assert not any(name.endswith(".old") for name in beside(out))
 
@@ -130,10 +131,18 @@ class TestRecovery:
         assert value_of(out) == 2
         assert beside(out) == set()
 
-    def test_a_half_deleted_one_is_no_result(self, out: Path) -> None:
+    def test_a_half_deleted_one_is_no_result(self, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def killed(folder: Path) -> None:
+            (folder / "value.json").unlink()
+            raise KeyboardInterrupt
+
         make(out, 1)
-        out.rename(out.with_name(".out.old"))
-        (out.with_name(".out.old") / "manifest.json").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                make(out, 2, force=True)
+        assert beside(out) == {".out.old"}
+        shutil.rmtree(out)  # by the user, who may do so
         assert "does not exist" in message(lambda: read_manifest(out))
         make(out, 2)
         assert value_of(out) == 2

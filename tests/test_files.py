@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -111,6 +111,7 @@ class TestArrays:
             save_arrays(path, {"bad": bad})
         assert not path.exists()
 
+    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.text(max_size=5).filter(lambda name: name != "__metadata__"),

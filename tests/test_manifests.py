@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recdistill
@@ -134,6 +134,7 @@ class TestFingerprint:
         canonical = b'{"format":1,"inputs":{"x":"1"},"kind":"data","options":{"a":1,"b":[2]},"seed":0}'
         assert fingerprint(**self.base) == hashlib.sha256(canonical).hexdigest()[:16]
 
+    @settings(deadline=None)
     @given(JSON)
     def test_survives_a_round_trip(self, value: Any) -> None:
         options = {"value": value}
