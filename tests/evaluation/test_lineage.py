@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.artifacts import Manifest
-from recdistill.evaluation.lineage import Member, alone_of, seed_groups, teacher_of, unique_names
+from recdistill.evaluation.lineage import (
+    Member,
+    alone_of,
+    reference_of,
+    seed_groups,
+    teacher_of,
+    unique_names,
+)
 
 
 def member(
@@ -138,3 +145,20 @@ def test_of_several_the_one_trained_alike_is_taken() -> None:
         None,
         "several undistilled models fit (alone20, alone30): name one with --alone",
     )
+
+
+def test_lists_are_compared_with_the_teachers() -> None:
+    big, alone = member("big", "t", model="big"), member("alone", "a")
+    student = member("student", "s", teacher="t", knowledge="k")
+    teachers = {"big": None, "alone": None, "student": big}
+    assert reference_of(student, teachers) is big
+    assert reference_of(alone, teachers) is big  # what the student started from
+    assert reference_of(big, teachers) is None
+    assert reference_of(alone, {"alone": None}) is None
+
+
+def test_of_several_teachers_the_one_of_the_same_seed() -> None:
+    teachers = [member(f"t{s}", f"t{s}", model="big", seed=s) for s in range(2)]
+    taught = {f"s{s}": teachers[s] for s in range(2)} | {"t0": None, "t1": None, "a1": None, "a5": None}
+    assert reference_of(member("a1", "x", seed=1), taught) is teachers[1]
+    assert reference_of(member("a5", "y", seed=5), taught) is None

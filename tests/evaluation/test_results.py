@@ -64,7 +64,9 @@ def evaluated(role: str, seed: int = 0, name: str | None = None, shift: float = 
         group_recall={10: torch.rand(NUM_USERS, 5, dtype=torch.float64)},
     )
     latency: Any = [{"batch": 1, "p50": 0.25, "p99": 0.5}]
-    return Evaluated(Member(name, Path("runs") / name, manifest(role, seed)), outcome, 1000, 4096, latency)
+    return Evaluated(
+        Member(name, Path("runs") / name, manifest(role, seed)), outcome, "teacher", 1000, 4096, latency
+    )
 
 
 def task() -> Task:

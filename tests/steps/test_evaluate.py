@@ -203,7 +203,10 @@ def test_named_teacher_and_alone_are_evaluated_too(world: Path, tmp_path: Path) 
     found = run(world, "student", out=tmp_path / "e", teacher=world / "teacher", alone=str(world / "alone"))
     assert list(found["models"]) == ["student", "teacher", "alone"]
     assert found["gap_closed"]["student"]["ndcg@10"] is not None
-    assert "overlap@10" in found["models"]["alone"]["metrics"] or found["models"]["alone"]["teacher"] is None
+    assert [entry["overlap_with"] for entry in found["models"].values()] == ["teacher", None, "teacher"]
+    assert [entry["teacher"] for entry in found["models"].values()] == ["teacher", None, None]
+    overlaps = [found["models"][name]["metrics"]["overlap@10"]["mean"] for name in ("alone", "student")]
+    assert overlaps[0] < overlaps[1]
 
 
 @pytest.mark.parametrize("store", ["knowledge", "lists"])

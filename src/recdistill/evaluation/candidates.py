@@ -48,11 +48,11 @@ class Negatives:
         own.
         """
         last = self._observed.num_users
-        for block in torch.unique(users // _DRAW_BLOCK).tolist():
+        owners, counts = torch.unique_consecutive(users // _DRAW_BLOCK, return_counts=True)
+        for block, chosen in zip(owners.tolist(), users.split(counts.tolist()), strict=True):
             start = block * _DRAW_BLOCK
             everyone = torch.arange(start, min(start + _DRAW_BLOCK, last))
             state = np.random.SeedSequence([self._seed, block]).generate_state(1, np.uint64)[0]
             generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
             drawn = self._observed.sample_unobserved(everyone, self._number, generator, replace=False)
-            chosen = users[(users >= start) & (users < start + _DRAW_BLOCK)]
             yield chosen, drawn[chosen - start]

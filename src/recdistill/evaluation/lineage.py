@@ -73,6 +73,25 @@ def teacher_of(member: Member, members: Sequence[Member]) -> Member | None:
     return None
 
 
+def reference_of(member: Member, teachers: Mapping[str, Member | None]) -> Member | None:
+    """The model whose lists a model's are compared with: its teacher; without one, the teacher of the others.
+
+    An undistilled model is compared with its students' teacher too, as what they started from. Where there
+    are several teachers, it is the one of the same seed; none if that leaves a choice.
+
+    Args:
+        member: the model.
+        teachers: the teacher of each model by name, None where unknown.
+    """
+    own = teachers.get(member.name)
+    found = list({teacher.name: teacher for teacher in teachers.values() if teacher is not None}.values())
+    if own is not None or member in found:
+        return own
+    if len(found) > 1:
+        found = [teacher for teacher in found if teacher.manifest.seed == member.manifest.seed]
+    return found[0] if len(found) == 1 else None
+
+
 def sources(member: Member) -> list[str]:
     """The hashes a student's teacher may be known by: the model's, then those of the knowledge it read."""
     inputs = member.manifest.inputs

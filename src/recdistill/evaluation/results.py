@@ -40,6 +40,7 @@ class Evaluated:
     Attributes:
         member: the model.
         outcome: its metrics.
+        reference: name of the model that its lists were compared with, or None.
         parameters: numbers it stores, None for knowledge.
         bytes: size of its weights file, None for knowledge.
         latency: timings, or None.
@@ -47,6 +48,7 @@ class Evaluated:
 
     member: Member
     outcome: Outcome
+    reference: str | None = None
     parameters: int | None = None
     bytes: int | None = None
     latency: list[Latency] | None = None
@@ -181,6 +183,7 @@ def _describe(model: Evaluated, teachers: Mapping[str, Member | None], bootstrap
         "options": manifest.options,
         "seed": manifest.seed,
         "teacher": None if teacher is None else teacher.name,
+        "overlap_with": model.reference,
         "num_users": num_users,
         "metrics": metric_summaries(outcome.values, bootstrap) | totals,
         "parameters": model.parameters,

@@ -15,7 +15,7 @@ from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.candidates import Negatives
 from recdistill.evaluation.latency import Latency, measure
-from recdistill.evaluation.lineage import Member, teacher_of, unique_names
+from recdistill.evaluation.lineage import Member, reference_of, teacher_of, unique_names
 from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
 from recdistill.evaluation.rankers import ListRanker, Ranker, StateRanker, model_ranker
 from recdistill.evaluation.results import Evaluated, Lineage, per_user_table, summarise
@@ -192,10 +192,11 @@ def _run(
     shown: Progress,
 ) -> list[Evaluated]:
     """Evaluate one model after the other, teachers before their students."""
-    teaching = {teacher.name for teacher in lineage.teachers.values() if teacher is not None}
+    references = {member.name: reference_of(member, lineage.teachers) for member in members}
+    teaching = {reference.name for reference in references.values() if reference is not None}
     done: dict[str, Evaluated] = {}
-    for member in _teachers_first(members, lineage.teachers):
-        taught_by = lineage.teachers[member.name]
+    for member in _references_first(members, references):
+        reference = references[member.name]
         with shown.stage(f"evaluate {member.name}", len(task.users), "users") as stage:
             model, ranker = _open(member, data, task, negatives is not None, device, shown)
             if negatives is not None:
@@ -204,23 +205,23 @@ def _run(
                 outcome = rank_all(
                     ranker,
                     task,
-                    teacher_lists=None if taught_by is None else done[taught_by.name].outcome.lists,
+                    teacher_lists=None if reference is None else done[reference.name].outcome.lists,
                     keep_lists=member.name in teaching,
                     advance=stage.advance,
                 )
         timed = measure(model) if latency and model is not None else None
-        done[member.name] = _evaluated(member, outcome, model, timed)
+        done[member.name] = _evaluated(member, outcome, reference, model, timed)
     return [done[member.name] for member in members]
 
 
-def _teachers_first(members: Sequence[Member], teachers: Mapping[str, Member | None]) -> list[Member]:
+def _references_first(members: Sequence[Member], references: Mapping[str, Member | None]) -> list[Member]:
     ordered: list[Member] = []
 
     def add(member: Member) -> None:
         if member not in ordered:
-            teacher = teachers[member.name]
-            if teacher is not None:
-                add(teacher)
+            reference = references[member.name]
+            if reference is not None:
+                add(reference)
             ordered.append(member)
 
     for member in members:
@@ -271,12 +272,18 @@ def _store_ranker(member: Member, data: Data, task: Task, sampled: bool, shown: 
 
 
 def _evaluated(
-    member: Member, outcome: Outcome, model: Recommender | None, timed: list[Latency] | None
+    member: Member,
+    outcome: Outcome,
+    reference: Member | None,
+    model: Recommender | None,
+    timed: list[Latency] | None,
 ) -> Evaluated:
+    overlaps = any(name.startswith("overlap@") for name in outcome.values)
+    compared = reference.name if reference is not None and overlaps else None
     if model is None:
-        return Evaluated(member, outcome)
+        return Evaluated(member, outcome, compared)
     size = (member.path / WEIGHTS).stat().st_size
-    return Evaluated(member, outcome, model.num_parameters(), size, timed)
+    return Evaluated(member, outcome, compared, model.num_parameters(), size, timed)
 
 
 def _header(data: Data, task: Task, protocol: str, negatives: int) -> dict[str, Any]:
