@@ -27,7 +27,7 @@ def size_text(num_bytes: int) -> str:
     """A number of bytes as people read it: ``1.5 GB``."""
     size = float(num_bytes)
     for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:  # rounds to three digits
             return f"{size:.3g} {unit}" if unit != "bytes" else f"{num_bytes} bytes"
         size /= 1000
     return f"{size:.3g} TB"
