@@ -290,6 +290,7 @@ class TestFailedWrites:
         (0, "0 bytes"),
         (999, "999 bytes"),
         (1500, "1.5 kB"),
+        (999_900, "1 MB"),
         (2e6, "2 MB"),
         (3.25e9, "3.25 GB"),
         (7e13, "70 TB"),
