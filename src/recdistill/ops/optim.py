@@ -243,7 +243,7 @@ def rowwise_adagrad_reference(
     with torch.no_grad():
         rows, values = summed_rows(param, gradient)
         values = values.add(param[rows], alpha=weight_decay)
-        summed = squares[rows] + values.reshape(len(rows), -1).square().mean(dim=1)
+        summed = squares[rows] + values.reshape(len(rows), math.prod(param.shape[1:])).square().mean(dim=1)
         squares[rows] = summed
         size = learning_rate / (summed.sqrt() + epsilon)
         param[rows] -= values * size.view(-1, *[1] * (param.dim() - 1))

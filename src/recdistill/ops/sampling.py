@@ -156,6 +156,8 @@ def sample_positions(lengths: Tensor, k: int, temperature: float, generator: tor
     with np.errstate(over="ignore"):  # inf is a clock that never strikes
         slowness = np.exp((np.arange(longest + 1) - k) / temperature)
     chosen = torch.empty((len(lengths), k), dtype=torch.int64)
+    if k == 0:
+        return chosen
     use_torch_threads()
     kernels.positions(
         lengths.long().contiguous().numpy(), temperature, slowness, head, np.uint64(seed), chosen.numpy()

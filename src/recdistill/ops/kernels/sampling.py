@@ -120,7 +120,7 @@ def smallest(values: Doubles, count: int, k: int) -> float:
 def positions(
     lengths: Ints, temperature: float, slowness: Doubles, head: int, seed: np.uint64, out: Ints
 ) -> None:
-    """Fill out (b, k) with k distinct positions a row, ascending; see ``sample_positions`` for the method.
+    """Fill out (b, k), k > 0, with distinct positions, ascending; see ``sample_positions`` for the method.
 
     slowness: (longest,) e^((position - k) / temperature), the mean of each position's clock.
     head: how many positions have their clocks drawn at once, > k.
