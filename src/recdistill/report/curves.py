@@ -107,7 +107,7 @@ def _chart(
     if not terms:
         notes.append("No loss terms: the run recorded none.")
     if len(longest) > _POINTS:
-        notes.append(f"Every {-(-len(longest) // _POINTS)}th epoch is drawn.")
+        notes.append(f"{_POINTS} of {len(longest):,} epochs are drawn.")
     svg = draw(slug, f"{told}.", _SIZE, lambda figure: _paint(figure, course, metric, look, limits))
     return Chart(slug, course.name, svg, _table(course.name, longest, terms, metric), notes)
 

@@ -119,8 +119,9 @@ def _definitions(evaluation: Evaluation) -> list[Fact]:
 
 
 def steps(collection: Collection) -> list[Step]:
-    """Every directory of the page, each after those that it was made from."""
-    waiting, ordered = list(collection.all), list[Directory]()
+    """Every directory of the page in the order of making, each after those that it was made from."""
+    waiting = sorted(collection.all, key=lambda one: (one.manifest.created, one.name))
+    ordered: list[Directory] = []
     while waiting:
         made = {one.manifest.hash for one in ordered}
         unmade = {one.manifest.hash for one in waiting}

@@ -22,7 +22,7 @@ from recdistill.report.reading import read_evaluation
 from recdistill.report.results import Evaluation
 from recdistill.report.runs import Collection, Directory, read_history, read_metrics
 from recdistill.report.scatter import accuracy_charts
-from recdistill.report.story import Story, cast, tell
+from recdistill.report.story import ABSENT, Story, cast, tell
 from recdistill.report.users import users_table
 
 DEFAULT_TITLE = "Distillation report"
@@ -130,10 +130,10 @@ def _section(slug: str, directory: Directory, evaluation: Evaluation, data: Dire
 
 
 def _main_story(sections: Sequence[Section], courses: Sequence[Course]) -> Story:
-    """The first evaluation's story that has a student, else the first one's."""
+    """The first evaluation's story that has a figure to show, else the first one's."""
     told = [section.story for section in sections]
     if told:
-        return next((story for story in told if story.tiles), told[0])
+        return next((story for story in told if any(tile.figure != ABSENT for tile in story.tiles)), told[0])
     models = "one model" if len(courses) == 1 else f"{len(courses)} models"
     return Story(
         f"How {models} learned; nothing was evaluated.",

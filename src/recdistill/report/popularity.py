@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from recdistill.report import numbers
 from recdistill.report.charts import GRID, INK, MUTED, Chart, Style, Table, draw, end_labels, short, styles
-from recdistill.report.numbers import Missing
+from recdistill.report.numbers import Known, Missing
 from recdistill.report.results import Evaluation
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def popularity_chart(slug: str, evaluation: Evaluation) -> Chart | None:
             f"{group.items:,}",
             numbers.percent(group.interactions),
             "not recorded" if group.targets is None else numbers.percent(group.targets),
-            *[
-                "–" if isinstance(row[place], Missing) else numbers.metric(float(str(row[place])))
-                for row in values.values()
-            ],
+            *[_text(row[place]) for row in values.values()],
         )
         for place, group in enumerate(groups)
     ]
@@ -65,6 +62,10 @@ def popularity_chart(slug: str, evaluation: Evaluation) -> Chart | None:
     return Chart(slug, title, svg, Table(title, columns, rows), [*notes, *empty])
 
 
+def _text(value: Known) -> str:
+    return "–" if isinstance(value, Missing) else numbers.metric(value)
+
+
 def _group_metric(evaluation: Evaluation) -> str | None:
     found = dict.fromkeys(
         name for entry in evaluation.entries for member in entry.members for name in member.group_recall
@@ -76,7 +77,7 @@ def _paint_popularity(
     figure: Figure,
     evaluation: Evaluation,
     metric: str,
-    values: Mapping[str, Sequence[float | Missing]],
+    values: Mapping[str, Sequence[Known]],
     look: Mapping[str, Style],
 ) -> None:
     groups = evaluation.popularity

@@ -10,6 +10,9 @@ from recdistill.report import numbers
 from recdistill.report.numbers import Missing
 from recdistill.report.results import Entry, Estimate, Evaluation
 
+ABSENT = "–"
+"""What a tile shows in place of a figure; its detail says why."""
+
 
 @dataclass(frozen=True)
 class Cast:
@@ -187,11 +190,11 @@ def _tiles(evaluation: Evaluation, roles: Cast, student: Entry) -> list[Tile]:
     tiles = [_kept(student, roles.teacher, metric), _gap_tile(gap)]
     teacher = roles.teacher
     if isinstance(teacher, Missing):
-        return [Tile(f"of the teacher's {name}", "–", teacher.reason), *tiles[1:]]
+        return [Tile(f"of the teacher's {name}", ABSENT, teacher.reason), *tiles[1:]]
     size = _ratio(student.first.parameters, teacher.first.parameters)
     sizes = [student.first.parameters, teacher.first.parameters]
     tiles.append(
-        Tile("of the teacher's parameters", "–", size.reason)
+        Tile("of the teacher's parameters", ABSENT, size.reason)
         if isinstance(size, Missing)
         else Tile(
             "of the teacher's parameters",
@@ -206,12 +209,12 @@ def _tiles(evaluation: Evaluation, roles: Cast, student: Entry) -> list[Tile]:
 def _kept(student: Entry, teacher: Entry | Missing, metric: str) -> Tile:
     label = f"of the teacher's {numbers.metric_name(metric)}"
     if isinstance(teacher, Missing):
-        return Tile(label, "–", teacher.reason)
+        return Tile(label, ABSENT, teacher.reason)
     mine, theirs = student.value(metric), teacher.value(metric)
     if isinstance(mine, Missing):
-        return Tile(label, "–", mine.reason)
+        return Tile(label, ABSENT, mine.reason)
     if isinstance(theirs, Missing) or theirs.mean <= 0:
-        return Tile(label, "–", "the teacher's is unknown or zero")
+        return Tile(label, ABSENT, "the teacher's is unknown or zero")
     detail = f"{numbers.metric(mine.mean)} against {numbers.metric(theirs.mean)}"
     return Tile(label, numbers.percent(mine.mean / theirs.mean), detail)
 
@@ -219,7 +222,7 @@ def _kept(student: Entry, teacher: Entry | Missing, metric: str) -> Tile:
 def _gap_tile(gap: Estimate | Missing) -> Tile:
     label = "of the gap closed by distillation"
     if isinstance(gap, Missing):
-        return Tile(label, "–", gap.reason)
+        return Tile(label, ABSENT, gap.reason)
     detail = (
         "no interval"
         if gap.low is None or gap.high is None
@@ -233,8 +236,8 @@ def _speed(student: Entry, teacher: Entry) -> Tile:
     mine, theirs = student.latency(1), teacher.latency(1)
     if isinstance(mine, Missing) or isinstance(theirs, Missing):
         reason = mine.reason if isinstance(mine, Missing) else f"of the teacher: {theirs.reason}"  # pyright: ignore
-        return Tile(label, "–", reason)
+        return Tile(label, ABSENT, reason)
     if mine.p50 <= 0:
-        return Tile(label, "–", "too fast to be measured")
+        return Tile(label, ABSENT, "too fast to be measured")
     detail = f"{numbers.milliseconds(mine.p50)} against {numbers.milliseconds(theirs.p50)} ms (median)"
     return Tile(label, f"{numbers.times(theirs.p50 / mine.p50)}×", detail)
