@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def run(
     tree = dict(source) if isinstance(source, Mapping) else config.load_run_file(source)
     for path, value in (overrides or {}).items():
         config.assign(tree, path, value)
-    tables = _checked(tree)
+    with nullcontext() if isinstance(source, Mapping) else config.run_file_lines(source):
+        tables = _checked(tree)
     root = Path(out or tree.get("out") or "runs/run")
     number = int(seed if seed is not None else tree.get("seed", 0))
     shown = progress or Silent()
