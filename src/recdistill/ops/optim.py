@@ -84,7 +84,7 @@ def adam_all(
     else:
         with grouped(pair[0], len(param), slots) as places:
             kernels.adam_all_rows(
-                _matrix(param), _matrix(m), _matrix(v), _matrix(pair[1].contiguous()), places, adam
+                _flat(param), _flat(m), _flat(v), _matrix(pair[1].contiguous()), places, adam
             )
     torch.autograd.graph.increment_version(param)
 

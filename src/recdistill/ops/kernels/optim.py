@@ -105,23 +105,19 @@ def adam_dense(param: Floats, m: Floats, v: Floats, gradient: Floats, adam: Adam
 def adam_all_rows(
     param: Floats, m: Floats, v: Floats, values: Floats, places: Places, adam: AdamSettings
 ) -> None:
-    """One step of Adam on all rows, of which those with a slot have a gradient."""
-    num_rows, dim = param.shape
+    """One step of Adam on all rows of flat arrays, of which those with a slot have a gradient."""
+    num_rows, dim = places.slots.shape[0], values.shape[1]
     height = max(1, BLOCK // (8 * dim))  # rows whose gradient stays in the first cache
     for block in prange((num_rows + height - 1) // height):
-        low = block * height
-        high = min(low + height, num_rows)
-        gradient = np.zeros((high - low, dim), np.float32)
-        for row in range(low, high):
+        first = block * height
+        last = min(first + height, num_rows)
+        gradient = np.zeros((last - first) * dim, np.float32)
+        for row in range(first, last):
             if places.slots[row] >= 0:
-                sum_places(values, places, places.slots[row], gradient[row - low])
-        adam_move(
-            param[low:high].reshape(-1),
-            m[low:high].reshape(-1),
-            v[low:high].reshape(-1),
-            gradient.reshape(-1),
-            adam,
-        )
+                start = (row - first) * dim
+                sum_places(values, places, places.slots[row], gradient[start : start + dim])
+        low, high = first * dim, last * dim
+        adam_move(param[low:high], m[low:high], v[low:high], gradient, adam)
 
 
 @kernel(parallel=True)

@@ -59,8 +59,9 @@ def draw_without_replacement(
         start, stop = int(indptr[user]), int(indptr[user + 1])
         count = num_items - (stop - start)
         drawn = min(count, numbers.shape[1])
-        ranks = np.full(capacity, -1, np.int64)
-        values = np.empty(capacity, np.int64)
+        ranks, values = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+        for place in range(capacity):
+            ranks[place] = -1
         for step in range(drawn):
             chosen = step + numbers[row, step] % (count - step)
             own = find(ranks, step, mask)
@@ -137,7 +138,7 @@ def positions(
         drawn = min(length, head)
         for position in range(drawn):
             clocks[position] = clock(seed, row, position) * slowness[position]
-        scratch[:drawn] = clocks[:drawn]
+            scratch[position] = clocks[position]
         limit = smallest(scratch, drawn, k)
         if drawn < length:
             rest = math.expm1(-(length - drawn) / temperature)
@@ -150,7 +151,8 @@ def positions(
                 for position in range(drawn, length):
                     clocks[position] = earliest + clock(seed, row, position) * slowness[position]
                 clocks[first] = earliest
-                scratch[:length] = clocks[:length]
+                for position in range(length):
+                    scratch[position] = clocks[position]
                 limit = smallest(scratch, length, k)
                 drawn = length
         column = 0

@@ -36,14 +36,14 @@ def user_gradient(gradient: Floats, item_table: Floats, ids: Ints, out: Floats) 
     """out[row] = Σ_column gradient[row, column] * item_table[ids[row, column]], (b, d)."""
     dim = item_table.shape[1]
     for row in prange(ids.shape[0]):
-        total = np.zeros(dim, np.float32)
+        for k in range(dim):
+            out[row, k] = 0
         for column in range(ids.shape[1]):
             item = ids[row, column]
             if item >= 0:
                 weight = gradient[row, column]
                 for k in range(dim):
-                    total[k] += weight * item_table[item, k]
-        out[row] = total
+                    out[row, k] += weight * item_table[item, k]
 
 
 @kernel(parallel=True, reorder=True)
@@ -60,8 +60,9 @@ def item_gradient(
     for part in prange(parts):
         low = num_items * part // parts
         high = num_items * (part + 1) // parts
-        out[low:high] = 0
-        vector = np.empty(dim, np.float32)
+        for item in range(low, high):
+            for k in range(dim):
+                out[item, k] = 0
         mine = np.empty(num_columns + 1, np.int64)
         for row in range(ids.shape[0]):
             count = 0
@@ -70,13 +71,13 @@ def item_gradient(
                 count += (ids[row, column] >= low) & (ids[row, column] < high)
             if count == 0:
                 continue
-            vector[:] = user_table[users[row]]
+            user = users[row]
             for place in range(count):
                 column = mine[place]
                 weight = gradient[row, column]
                 item = ids[row, column]
                 for k in range(dim):
-                    out[item, k] += weight * vector[k]
+                    out[item, k] += weight * user_table[user, k]
 
 
 @kernel(parallel=True, reorder=True)
@@ -100,7 +101,9 @@ def add_rows(values: Floats, rows: Ints, parts: int, out: Floats) -> None:
     for part in prange(parts):
         low = num_rows * part // parts
         high = num_rows * (part + 1) // parts
-        out[low:high] = 0
+        for row in range(low, high):
+            for k in range(dim):
+                out[row, k] = 0
         for place in range(rows.shape[0]):
             row = rows[place]
             if low <= row < high:
