@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 def tiny_interactions(num_users: int = 9, num_items: int = 14, seed: int = 0) -> Interactions:
     """Random pairs with the awkward cases in them.
 
-    User 0 has one item, user 1 all but two, user 2 none, the last item is observed by nobody.
+    User 0 has one item, user 1 all but three, user 2 none, the last item is observed by nobody.
     """
     generator = torch.Generator().manual_seed(seed)
     seen = torch.rand(num_users, num_items, generator=generator) < 0.3

@@ -39,13 +39,13 @@ def top_items(
     vectors = state.score_vectors()
     ids = torch.empty(len(users), k, dtype=torch.int64)
     scores = torch.empty(len(users), k, dtype=torch.float32)
+    device = torch.device("cpu") if vectors is None else vectors.items.device
     block = 8192 if vectors is not None else max(1, _BLOCK_BYTES // (4 * state.num_items))
     for start in range(0, len(users), block):
         part = slice(start, start + block)
         chosen = users[part]
         rows = None if excluded is None else ops.Rows(*excluded.rows(chosen))
         if vectors is not None:
-            device = vectors.items.device
             part_scores, part_ids = ops.top_k(
                 vectors.users[chosen.to(vectors.users.device)],
                 vectors.items,
@@ -63,6 +63,8 @@ def top_items(
             part_scores, part_ids = ops.top_k_dense(block_scores, k, exclude=_on(rows, block_scores.device))
             if candidates is not None:
                 part_ids = torch.where(part_scores.isneginf(), -1, part_ids)
+        if vectors is not None and vectors.user_bias is not None:
+            part_scores = part_scores + vectors.user_bias[chosen.to(device)][:, None]
         ids[part], scores[part] = part_ids.cpu(), part_scores.cpu()
     return ids, scores
 
@@ -97,6 +99,8 @@ def top_users(
             bias=vectors.user_bias,
             exclude=_on(rows, users.device),
         )
+        if vectors.item_bias is not None:
+            part_scores = part_scores + vectors.item_bias[chosen.to(users.device)][:, None]
         ids[part], scores[part] = part_ids.cpu(), part_scores.cpu()
     return ids, scores
 

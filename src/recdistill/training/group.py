@@ -33,13 +33,13 @@ class Group:
             users[own], interactions.items[own], interactions.num_users, interactions.num_items
         )
 
-    def most(self, count: int) -> int:
-        """The largest ``count`` of any process."""
+    def any_has(self, left: bool) -> bool:
+        """Whether any process has a batch left; those without one still take part in averaging."""
         if self.size == 1:
-            return count
-        value = torch.tensor(count)
-        distributed.all_reduce(value, distributed.ReduceOp.MAX)
-        return int(value)
+            return left
+        flag = torch.tensor(int(left))
+        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+        return bool(flag)
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Average the gradients over processes, in place; row-sparse ones become dense first."""

@@ -286,8 +286,11 @@ class _Run:
     def _steps(self, stage: Stage, started: float) -> dict[str, float]:
         """The steps of one epoch that are left; sums of each term over the epoch's rows."""
         position = self.position
-        for batch in self._batches():
+        batches = self._batches()
+        while self.group.any_has((batch := next(batches, None)) is not None):
             terms = self._step(batch)
+            if batch is None:  # another process has rows left
+                continue
             for name, value in terms.items():
                 weighted = value * len(batch)
                 self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
@@ -309,8 +312,16 @@ class _Run:
             )
         return found
 
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step; the detached terms of the loss."""
+    def _step(self, batch: Batch | None) -> dict[str, Tensor]:
+        """One optimiser step; the detached terms of the loss. Without a batch the gradient is the others'."""
+        self.optimiser.zero_grad()
+        terms = {} if batch is None else self._backward(batch)
+        self.group.mean_gradients(p for _, p in named_parameters(self.model, self.objective))
+        self.optimiser.step()
+        self.objective.after_step()
+        return terms
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
         autocast = (
             torch.autocast(self.device.type, torch.bfloat16)
             if self.options.precision == "bf16"
@@ -322,11 +333,7 @@ class _Run:
         total = torch.stack([value.float() for value in terms.values()]).sum()
         if self.device.type == "cpu":  # on a GPU this would wait for every step; there the epoch's end checks
             self._check(terms, total)
-        self.optimiser.zero_grad()
         total.backward()
-        self.group.mean_gradients(p for _, p in named_parameters(self.model, self.objective))
-        self.optimiser.step()
-        self.objective.after_step()
         return {name: value.detach() for name, value in terms.items()}
 
     def _batches(self) -> Iterator[Batch]:

@@ -1,0 +1,129 @@
+"""Teacher's knowledge: derived lists, padding, restriction, scores with biases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recdistill.errors import MissingKnowledgeError
+from recdistill.knowledge.base import Lists, cut
+from recdistill.knowledge.teacher import FrozenState, TeacherKnowledge, live, stored_arrays
+from recdistill.models.base import ScoreVectors
+from recdistill.models.bpr import BPR
+from recdistill.models.popularity import Popularity
+from recdistill.testing import built, tiny_interactions
+
+
+def biased() -> FrozenState:
+    generator = torch.Generator().manual_seed(0)
+    pairs = tiny_interactions()
+    vectors = ScoreVectors(
+        torch.randn(pairs.num_users, 3, generator=generator),
+        torch.randn(pairs.num_items, 3, generator=generator),
+        torch.randn(pairs.num_items, generator=generator),
+        torch.randn(pairs.num_users, generator=generator),
+    )
+    return FrozenState(vectors, None)
+
+
+def dense(state: FrozenState) -> torch.Tensor:
+    v = state.vectors
+    assert v.item_bias is not None
+    assert v.user_bias is not None
+    return v.users @ v.items.T + v.item_bias + v.user_bias[:, None]
+
+
+def test_scores_have_their_biases_and_padding_scores_0() -> None:
+    state = biased()
+    users = torch.arange(state.num_users)
+    torch.testing.assert_close(state.scores(users), dense(state))
+    ids = torch.tensor([[3, -1, 0]]).expand(len(users), 3).contiguous()
+    found = state.scores(users, ids)
+    torch.testing.assert_close(found[:, [0, 2]], dense(state)[:, [3, 0]])
+    assert found[:, 1].tolist() == [0.0] * len(users)
+
+
+def test_derived_lists_are_those_of_the_dense_table() -> None:
+    pairs, state = tiny_interactions(), biased()
+    knowledge = TeacherKnowledge(pairs, state)
+    table = dense(state)
+    table[pairs.users.long(), pairs.items.long()] = -torch.inf
+    by_item = knowledge.top_items(torch.arange(pairs.num_users), 4)
+    by_user = knowledge.top_users(torch.arange(pairs.num_items), 4)
+    for found, rows in ((by_item, table), (by_user, table.T)):
+        values, ids = rows.topk(4, dim=1)
+        expected = torch.where(values.isneginf(), -1, ids)
+        assert torch.equal(found.ids, expected)
+        torch.testing.assert_close(found.scores, values)
+
+
+def test_observed_scores_are_in_the_order_of_the_train_pairs() -> None:
+    pairs, state = tiny_interactions(), biased()
+    expected = dense(state)[pairs.users.long(), pairs.items.long()]
+    torch.testing.assert_close(TeacherKnowledge(pairs, state).observed_scores(), expected)
+
+
+def test_a_deeper_list_is_derived_and_a_shallow_store_says_what_it_lacks() -> None:
+    pairs = tiny_interactions()
+    teacher = live(built(BPR(dim=3), pairs), pairs)
+    users = torch.arange(pairs.num_users)
+    shallow = teacher.top_items(users, 2)
+    assert torch.equal(teacher.top_items(users, 5).ids[:, :2], shallow.ids)
+    store = TeacherKnowledge(pairs, None, {"top_items": Lists(shallow.ids.int(), shallow.scores)})
+    assert store.kinds == {"top_items"}
+    with pytest.raises(MissingKnowledgeError, match="to depth 5 are read; the knowledge holds them to depth 2"):
+        store.top_items(users, 5)
+    with pytest.raises(MissingKnowledgeError, match="embeddings"):
+        store.user_embeddings(users)
+
+
+def test_users_whose_whole_list_is_stored_need_no_more_depth() -> None:
+    pairs = tiny_interactions()  # user 1 has seen all but three items
+    teacher = live(built(BPR(dim=3), pairs), pairs)
+    lists = teacher.top_items(torch.arange(pairs.num_users), 4)
+    store = TeacherKnowledge(pairs, None, {"top_items": Lists(lists.ids.int(), lists.scores)})
+    found = store.top_items(torch.tensor([1]), 9)
+    assert found.lengths.tolist() == [3]
+    assert found.ids.shape == (1, 9)
+
+
+def test_cut_pads() -> None:
+    lists = Lists(torch.tensor([[4, 2]]), torch.tensor([[1.0, 0.5]]))
+    assert cut(lists, 1).ids.tolist() == [[4]]
+    assert cut(lists, 3).ids.tolist() == [[4, 2, -1]]
+    assert cut(lists, 3).scores.tolist() == [[1.0, 0.5, -torch.inf]]
+
+
+def test_restricted_knowledge_answers_what_was_declared_and_nothing_else() -> None:
+    pairs = tiny_interactions()
+    teacher = live(built(BPR(dim=3), pairs), pairs)
+    reads = teacher.restrict(frozenset({"top_items"}))
+    users = torch.arange(3)
+    assert torch.equal(reads.top_items(users, 3).ids, teacher.top_items(users, 3).ids)
+    for read in (
+        lambda: reads.user_embeddings(users),
+        lambda: reads.item_embeddings(users),
+        lambda: reads.scores(users),
+        lambda: reads.top_users(users, 3),
+        reads.observed_scores,
+        reads.teacher_dim,
+    ):
+        with pytest.raises(MissingKnowledgeError, match="read but not declared"):
+            read()
+
+
+def test_a_model_without_embeddings_is_a_teacher_of_lists() -> None:
+    pairs = tiny_interactions()
+    teacher = live(built(Popularity(), pairs), pairs)
+    assert teacher.kinds == {"scores", "top_items", "top_users", "observed_scores"}
+    with pytest.raises(MissingKnowledgeError, match=r"de reads embeddings; the knowledge holds"):
+        teacher.require(frozenset({"embeddings"}), "de")
+
+
+@pytest.mark.parametrize("with_embeddings", [True, False])
+def test_stored_arrays_name_what_differs(with_embeddings: bool) -> None:
+    pairs = tiny_interactions()
+    state = live(built(BPR(dim=3), pairs), pairs).frozen if with_embeddings else biased()
+    assert state is not None
+    names = set(stored_arrays(state))
+    assert names == ({"users", "items"} if with_embeddings else {"score_users", "score_items", "item_bias", "user_bias"})
