@@ -56,7 +56,7 @@ class Interactions:
         times: ArrayLike | Tensor | None = None,
         positions: ArrayLike | Tensor | None = None,
     ) -> Interactions:
-        """Sort events by user, then position, else time; rows that are equal in these keep the order given.
+        """Sort events by user, then position, else time (equal ones keep the order given), else item.
 
         Args:
             users, items: ``(E,)`` integers in ``[0, num_users)`` and ``[0, num_items)``.
@@ -77,7 +77,8 @@ class Interactions:
         if time is not None and not np.isfinite(time).all():
             raise DataError(f"times must be finite, found {int((~np.isfinite(time)).sum())} that are not")
 
-        by = [key for key in (user, time if position is None else position) if key is not None]
+        first = position if position is not None else time
+        by = (user, item if first is None else first)
         if not is_sorted(*by):
             order = stable_order(*by)
             user, item = user[order], item[order]
@@ -179,8 +180,8 @@ class Interactions:
     def union(self, *others: Interactions) -> Interactions:
         """All interactions of this and the others, which share its vocabularies.
 
-        Events are ordered by position where all have positions, else by time where all have times, else this
-        one's events come first, then each of the others' in turn.
+        Events are ordered by position where all parts that have events have positions, else by time where all
+        have times, else they have no order.
 
         Raises:
             DataError: if the sizes of the vocabularies differ.

@@ -75,7 +75,7 @@ class _Catalogue:
     """
 
     def __init__(self, num_items: int, dim: int, generator: np.random.Generator) -> None:
-        popularity = (np.arange(num_items) + 10.0) ** -0.8
+        popularity = (np.arange(num_items) + 10.0) ** -1.2
         self.taste_of = generator.integers(0, dim, num_items)
         self.taste_of[: min(dim, num_items)] = np.arange(dim)[:num_items]
         self._by_popularity = np.cumsum(popularity)
