@@ -6,6 +6,7 @@ runs each expert on the rows that still select it. Neither stores rows × expert
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -91,7 +92,7 @@ class _MixtureError(torch.autograd.Function):
         )
         active = selection > NEGLIGIBLE
         share = float(active.float().mean()) if active.numel() else 0.0
-        loss = work.grouped(active) if share < 0.4 else work.blocks()
+        loss = work.grouped(active) if share < 0.25 else work.blocks()
         ctx.save_for_backward(*work.gradients())
         return loss
 
@@ -126,6 +127,12 @@ class _Work:
         if self.low is None:
             return left @ right
         return (left.to(self.low) @ right.to(self.low)).to(left.dtype)
+
+    def _product_into(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        if self.low is None:
+            torch.mm(left, right, out=out)
+        else:
+            out.copy_(left.to(self.low) @ right.to(self.low))
 
     def blocks(self) -> Tensor:
         """All experts on every row: three large products a block."""
@@ -163,30 +170,41 @@ class _Work:
         return loss
 
     def grouped(self, active: Tensor) -> Tensor:
-        """Each expert on the rows that select it."""
-        experts = self.experts
-        mixture = self.selection @ experts.second_bias - self.targets  # becomes the error
-        members = [torch.nonzero(active[:, number])[:, 0] for number in range(active.shape[1])]
-        hidden: list[Tensor] = []
-        for number, rows in enumerate(members):
-            units = torch.addmm(experts.first_bias[number], self.inputs[rows], experts.first[number]).relu_()
-            hidden.append(units)
-            scaled = units * self.selection[rows, number, None]
-            mixture.index_add_(0, rows, self._product(scaled, experts.second[number]))
-        loss = (self.row_weight * mixture.square().sum(dim=1)).sum()
-        error = mixture.mul_(2 * self.row_weight[:, None])
-        self.grad_selection.copy_(error @ experts.second_bias.T)
-        self.grads.second_bias.copy_(self.selection.T @ error)
-        for number, rows in enumerate(members):
-            if len(rows) == 0:
-                continue
-            units, z, own = hidden[number], self.selection[rows, number, None], error[rows]
-            self.grads.second[number] = self._product((units * z).T, own)
-            back = self._product(own, experts.second[number].T)
-            self.grad_selection[rows, number] += (back * units).sum(dim=1)
-            back *= z
-            back *= units > 0
-            self.grads.first[number] = self.inputs[rows].T @ back
-            self.grads.first_bias[number] = back.sum(dim=0)
-            self.grad_inputs.index_add_(0, rows, back @ experts.first[number].T)
+        """Each expert on the rows that select it: pairs sorted by expert, so that an expert's are one slice."""
+        experts, selection = self.experts, self.selection
+        owners, rows = torch.nonzero(active.T, as_tuple=True)
+        counts = torch.bincount(owners, minlength=len(experts.first)).tolist()
+        slices = [
+            (m, slice(stop - n, stop))
+            for m, (n, stop) in enumerate(zip(counts, accumulate(counts), strict=True))
+            if n
+        ]
+        x, z = self.inputs[rows], selection[rows, owners][:, None]  # (p, d_in), (p, 1)
+        hidden = x.new_empty(len(rows), experts.first.shape[2])
+        for m, part in slices:
+            torch.addmm(experts.first_bias[m], x[part], experts.first[m], out=hidden[part])
+        hidden.relu_()
+        scaled = hidden * z
+        output = x.new_empty(len(rows), experts.second.shape[2])
+        for m, part in slices:
+            self._product_into(scaled[part], experts.second[m], output[part])
+        error = (selection @ experts.second_bias).sub_(self.targets).index_add_(0, rows, output)
+        loss = (self.row_weight * error.square().sum(dim=1)).sum()
+        error *= 2 * self.row_weight[:, None]
+        torch.mm(error, experts.second_bias.T, out=self.grad_selection)
+        torch.mm(selection.T, error, out=self.grads.second_bias)
+        torch.index_select(error, 0, rows, out=output)  # (p, d_out): each pair's own error
+        back = torch.empty_like(hidden)
+        for m, part in slices:
+            self._product_into(scaled[part].T, output[part], self.grads.second[m])
+            self._product_into(output[part], experts.second[m].T, back[part])
+        self.grad_selection[rows, owners] += (back * hidden).sum(dim=1)
+        back *= z
+        back *= hidden > 0
+        self.grads.first_bias.index_add_(0, owners, back)
+        grad_x = torch.empty_like(x)
+        for m, part in slices:
+            torch.mm(x[part].T, back[part], out=self.grads.first[m])
+            torch.mm(back[part], experts.first[m].T, out=grad_x[part])
+        self.grad_inputs.index_add_(0, rows, grad_x)
         return loss
