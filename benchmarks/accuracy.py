@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy.py PATH/TO/citeulike-t/interactions.parquet --splits 0 1 2 3 4 --out runs/accuracy
 
-Users with at least 5 interactions, random leave-one-out, teacher dim 200, student dim 20; 499 sampled candidates and full
-ranking of the same models. Options were chosen on the valid split of split 0. Every step is reused if it is done, so the
-splits can be run by several processes and tabulated by one more call.
+Users with at least 5 interactions, random leave-one-out, teacher dim 200, student dim 20; 499 sampled candidates
+and full ranking of the same models. Options were chosen on the valid split of split 0. Every step is reused if it
+is done, so the splits can be run by several processes and tabulated by one more call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ PUBLISHED_FULL = {"teacher": 0.3253, "alone": 0.2347, "de": 0.2615}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
@@ -49,22 +51,42 @@ def one_split(source: Path, out: Path, seed: int) -> dict[str, Any]:
     """All models of one split, and their two evaluations."""
     common: dict[str, Any] = {"progress": TerminalProgress()}
     data = recdistill.prepare(
-        source, out / "data", split="leave-one-out", holdout="random", min_user_interactions=5, seed=seed, **common
+        source,
+        out / "data",
+        split="leave-one-out",
+        holdout="random",
+        min_user_interactions=5,
+        seed=seed,
+        **common,
     )
     common |= {"seed": seed, "resume": True}
-    teacher = recdistill.train(data, recdistill.models.BPR(dim=200), out / "teacher", training=TEACHER, **common)
+    teacher = recdistill.train(
+        data, recdistill.models.BPR(dim=200), out / "teacher", training=TEACHER, **common
+    )
     kinds = ["top_items", "embeddings"]
     recdistill.extract(data, teacher, out / "knowledge", kinds=kinds, progress=common["progress"])
     recdistill.train(data, recdistill.models.BPR(dim=20), out / "alone", training=ALONE, **common)
     for name, (methods, training) in STUDENTS.items():
         recdistill.distill(
-            data, out / "knowledge", recdistill.models.BPR(dim=20), methods, out / name, training=training, **common
+            data,
+            out / "knowledge",
+            recdistill.models.BPR(dim=20),
+            methods,
+            out / name,
+            training=training,
+            **common,
         )
     models = [out / name for name in ("teacher", "alone", *STUDENTS)]
     lineage: dict[str, Any] = {"teacher": out / "teacher", "alone": out / "alone", "latency": False}
     return {
         protocol: recdistill.evaluate(
-            data, models, out / protocol, protocol=protocol, k=(5, 10, 20, 50), progress=common["progress"], **lineage
+            data,
+            models,
+            out / protocol,
+            protocol=protocol,
+            k=(5, 10, 20, 50),
+            progress=common["progress"],
+            **lineage,
         )
         for protocol in ("sampled", "full")
     }

@@ -2,8 +2,8 @@
 
     python benchmarks/epochs.py PATH/TO/citeulike-t/interactions.parquet [--only NAME …]
 
-Users with at least 5 interactions, random 8:1:1, batch 2,048, student dim 20, teacher dim 400; RRD with K 100 and L 200,
-DE with 30 experts. An epoch is the median of those after the first; validation is not in it. Peak memory is the
+Users with at least 5 interactions, random 8:1:1, batch 2,048, student dim 20, teacher dim 400; RRD with K 100 and
+L 200, DE with 30 experts. An epoch is the median of those after the first; validation is not in it. Peak memory is the
 process' resident set, torch's import included.
 """
 
@@ -35,7 +35,9 @@ CASES: dict[str, dict[str, object]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES), metavar="NAME")
     parser.add_argument("--case", help=argparse.SUPPRESS)

@@ -22,7 +22,9 @@ STAGES = ("prepare", "train", "extract", "distill", "evaluate")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--interactions", type=int, default=4_000_000)
@@ -39,7 +41,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         generate(folder, arguments.users, arguments.items, arguments.interactions)
-        print(f"{arguments.users:,} users x {arguments.items:,} items, {arguments.interactions:,} interactions")
+        print(
+            f"{arguments.users:,} users x {arguments.items:,} items, {arguments.interactions:,} interactions"
+        )
         print("| stage    | seconds | peak GB |\n|----------|--------:|--------:|")
         for name in STAGES:
             command = [sys.executable, __file__, "--stage", name, "--folder", str(folder)]
@@ -57,7 +61,9 @@ def generate(folder: Path, num_users: int, num_items: int, count: int) -> None:
     rng = np.random.default_rng(0)
     mass = np.cumsum((np.arange(num_items) + 20.0) ** -0.8)
     items = np.searchsorted(mass, rng.random(count) * mass[-1])
-    users = np.concatenate([np.arange(num_users).repeat(3), rng.integers(0, num_users, count - 3 * num_users)])
+    users = np.concatenate(
+        [np.arange(num_users).repeat(3), rng.integers(0, num_users, count - 3 * num_users)]
+    )
     pl.DataFrame({"user_id": users, "item_id": items}).write_parquet(folder / "log.parquet")
 
 
@@ -76,7 +82,12 @@ def stage(name: str, folder: Path, evaluated: int) -> None:
     elif name == "distill":
         method = recdistill.distillers.RRD(depth=100)
         recdistill.distill(
-            data, folder / "knowledge", recdistill.models.BPR(dim=32), method, folder / "student", training=training
+            data,
+            folder / "knowledge",
+            recdistill.models.BPR(dim=32),
+            method,
+            folder / "student",
+            training=training,
         )
     else:
         evaluate(data, folder / "student", evaluated)

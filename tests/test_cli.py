@@ -30,7 +30,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["recdistill", *arguments])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
@@ -49,13 +51,25 @@ def test_command_by_command(recdistill: Any, log: Path, tmp_path: Path) -> None:
     code, out, err = recdistill("prepare", log, "--out", data, "--seed", 1)
     assert code == 0
     assert "userId" in err  # what was guessed is said
-    assert recdistill("train", data, "--model", "bpr", "--out", teacher, "--set", "model.dim=8", *FAST)[0] == 0
+    assert (
+        recdistill("train", data, "--model", "bpr", "--out", teacher, "--set", "model.dim=8", *FAST)[0] == 0
+    )
     assert recdistill("extract", data, teacher, "--out", knowledge, "--depth", 12)[0] == 0
     alone, student = tmp_path / "alone", tmp_path / "student"
     assert recdistill("train", data, "--out", alone, "--set", "dim=4", *FAST)[0] == 0
     methods = ["--method", "rrd", "--method", "de", "--set", "rrd.num_interesting=3", "--set", "rrd.depth=6"]
     code, out, err = recdistill(
-        "distill", data, knowledge, "--out", student, *methods, "--set", "dim=4", "--set", "num_experts=2", *FAST
+        "distill",
+        data,
+        knowledge,
+        "--out",
+        student,
+        *methods,
+        "--set",
+        "dim=4",
+        "--set",
+        "num_experts=2",
+        *FAST,
     )
     assert code == 0, err
     code, out, err = recdistill("evaluate", data, teacher, alone, student, "--out", tmp_path / "ev", "--json")
@@ -114,7 +128,9 @@ def test_what_the_caller_can_mend_is_one_line_and_exit_code_2(
     recdistill("prepare", log, "--out", tmp_path / "data")
     places = {"DATA": str(tmp_path / "data"), "LOG": str(log), "NOWHERE": str(tmp_path / "NOWHERE")}
     chosen = [places.get(a, a) for a in arguments]
-    code, out, err = recdistill(*chosen, "--out", tmp_path / "out") if arguments != ["trian"] else recdistill("trian")
+    code, _out, err = (
+        recdistill(*chosen, "--out", tmp_path / "out") if arguments != ["trian"] else recdistill("trian")
+    )
     assert code == 2
     last = err.strip().splitlines()[-1]
     assert last.startswith("error: ")
@@ -152,7 +168,9 @@ def run_in_background(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background job ignores Ctrl-C
     )
 
 
@@ -183,7 +201,9 @@ def test_a_killed_training_leaves_nothing_and_resumes_to_the_same_model(
     assert second.returncode == 0, err
     assert "resumed after" in err
     recdistill("train", tmp_path / "data", "--out", tmp_path / "straight", *options)
-    assert (out / "weights.safetensors").read_bytes() == (tmp_path / "straight" / "weights.safetensors").read_bytes()
+    assert (out / "weights.safetensors").read_bytes() == (
+        tmp_path / "straight" / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_two_writers_at_once(recdistill: Any, log: Path, tmp_path: Path) -> None:

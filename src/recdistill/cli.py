@@ -133,9 +133,8 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 def _model_lines(summary: dict[str, Any]) -> list[str]:
     lines = [f"{summary['parameters']:,} parameters, {summary['bytes']:,} bytes"]
     if summary.get("best_metric") is not None:
-        lines.append(
-            f"best validation metric {summary['best_metric']:.4f} at epoch {summary['best_epoch']} of {summary['epochs']}"
-        )
+        where = f"epoch {summary['best_epoch']} of {summary['epochs']}"
+        lines.append(f"best validation metric {summary['best_metric']:.4f} at {where}")
     return lines
 
 
@@ -315,7 +314,7 @@ def extract(
 
     del seed  # every verb takes it; extraction draws nothing
     call = _Call(out or Path("runs/extract"), as_json)
-    options = {"depth": depth, "kinds": None if kinds is None else kinds.split(",")}
+    options: dict[str, Any] = {"depth": depth, "kinds": None if kinds is None else kinds.split(",")}
     options |= _sorted_options(sets, {"extract": run_extract})["extract"]
     found = describe(
         run_extract(data, model, call.out, device=device, force=force, progress=call.progress, **options)
@@ -419,13 +418,12 @@ def evaluate(
     except ValueError:
         raise OptionError(f"--k: expected whole numbers such as 5,10,20; found '{k}'") from None
     options: dict[str, Any] = {
+        "device": device,
         "protocol": protocol, "negatives": negatives, "k": cuts, "split": split, "mask": mask,
         "teacher": teacher, "alone": alone, "latency": latency,
     }  # fmt: skip
     options |= _sorted_options(sets, {"evaluate": run_evaluate})["evaluate"]
-    found = run_evaluate(
-        data, models, call.out, seed=seed, device=device, force=force, progress=call.progress, **options
-    )
+    found = run_evaluate(data, models, call.out, seed=seed, force=force, progress=call.progress, **options)
     call.finish(found, _aligned(table(found)))
 
 
@@ -492,7 +490,8 @@ def run(
 ) -> None:
     """Run the whole line from one file, skipping the steps that are done."""
     from recdistill.evaluation.tables import table
-    from recdistill.steps.run import out_of, run as run_line
+    from recdistill.steps.run import out_of
+    from recdistill.steps.run import run as run_line
 
     call = _Call(out_of(file, out), as_json)
     found = run_line(

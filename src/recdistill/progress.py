@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class Silent:
     """Shows nothing: the default of every function that reports progress."""
 
     @contextmanager
-    def stage(self, name: str, total: int | None, unit: str = "rows") -> Iterator[Stage]:
+    def stage(self, name: str, total: int | None, unit: str = "rows") -> Generator[Stage]:
         del name, total, unit
         yield _SilentStage()
 

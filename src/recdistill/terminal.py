@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -56,7 +56,8 @@ class _LineStage:
 
     def finish(self) -> None:
         seconds = time.monotonic() - self._started
-        self._console.print(f"{self._name}: {self._done:,} {self._unit} in {seconds:.1f} s")
+        counted = f"{self._done:,} {self._unit} in " if self._done else ""
+        self._console.print(f"{self._name}: {counted}{seconds:.1f} s")
 
 
 class TerminalProgress:
@@ -66,7 +67,7 @@ class TerminalProgress:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str, total: int | None, unit: str = "rows") -> Iterator[Stage]:
+    def stage(self, name: str, total: int | None, unit: str = "rows") -> Generator[Stage]:
         """Open a stage of ``total`` units (None: unknown)."""
         if not sys.stderr.isatty():
             lines = _LineStage(self.console, name, total, unit)

@@ -11,7 +11,7 @@ A failed check raises AssertionError and says which promise was broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,6 +124,7 @@ def _finite_with_gradients(
     make: Callable[[], Distiller], interactions: Interactions, student: Callable[[], Recommender]
 ) -> None:
     run = _Run(make(), interactions, student())
+    loss = torch.zeros(())
     for epoch in range(3):
         run.objective.start_epoch(epoch)
         loss = run.loss(batch_of(interactions))
@@ -187,9 +188,9 @@ def _gradients_are_exact(make: Callable[[], Distiller], interactions: Interactio
     run = _Run(make(), interactions)
     run.method.double()
     batch = batch_of(interactions, rows=6)
-    teacher = _Double(run.knowledge)
+    teacher: Any = _Double(run.knowledge)
     before = run.generator.get_state()
-    start = [p.detach().double() for p in (run.student.user_table, run.student.item_table)]
+    start = [run.student.parameter(f"{side}_table").detach().double() for side in ("user", "item")]
 
     def loss(users: Tensor, items: Tensor) -> Tensor:
         run.generator.set_state(before)
@@ -231,7 +232,7 @@ class _Largest(TorchDispatchMode):
 
 
 @contextmanager
-def largest_tensor() -> Iterator[_Largest]:
+def largest_tensor() -> Generator[_Largest]:
     """Watch torch operations: ``elements`` of the largest tensor made, and its ``operation``."""
     with _Largest() as watch:
         yield watch

@@ -71,7 +71,9 @@ def test_a_deeper_list_is_derived_and_a_shallow_store_says_what_it_lacks() -> No
     assert torch.equal(teacher.top_items(users, 5).ids[:, :2], shallow.ids)
     store = TeacherKnowledge(pairs, None, {"top_items": Lists(shallow.ids.int(), shallow.scores)})
     assert store.kinds == {"top_items"}
-    with pytest.raises(MissingKnowledgeError, match="to depth 5 are read; the knowledge holds them to depth 2"):
+    with pytest.raises(
+        MissingKnowledgeError, match="to depth 5 are read; the knowledge holds them to depth 2"
+    ):
         store.top_items(users, 5)
     with pytest.raises(MissingKnowledgeError, match="embeddings"):
         store.user_embeddings(users)
@@ -126,4 +128,6 @@ def test_stored_arrays_name_what_differs(with_embeddings: bool) -> None:
     state = live(built(BPR(dim=3), pairs), pairs).frozen if with_embeddings else biased()
     assert state is not None
     names = set(stored_arrays(state))
-    assert names == ({"users", "items"} if with_embeddings else {"score_users", "score_items", "item_bias", "user_bias"})
+    assert names == (
+        {"users", "items"} if with_embeddings else {"score_users", "score_items", "item_bias", "user_bias"}
+    )

@@ -14,7 +14,9 @@ def arguments(rows: int, num_experts: int, dtype: torch.dtype = torch.float64, s
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
 
-    experts = Experts(normal(num_experts, 3, 4), normal(num_experts, 4), normal(num_experts, 4, 5), normal(num_experts, 5))
+    experts = Experts(
+        normal(num_experts, 3, 4), normal(num_experts, 4), normal(num_experts, 4, 5), normal(num_experts, 5)
+    )
     selection = torch.softmax(normal(rows, num_experts).detach() * sharp, dim=1).requires_grad_()
     weight = torch.rand(rows, generator=generator, dtype=torch.float64).to(dtype)
     return normal(rows, 3), selection, experts, normal(rows, 5).detach(), weight

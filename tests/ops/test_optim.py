@@ -142,11 +142,11 @@ def test_rowwise_adagrad_follows_its_formula(function: Callable[..., None], shap
 
 @pytest.mark.parametrize("form", ["pair", "dense"])
 def test_steps_do_not_depend_on_the_number_of_threads(form: str) -> None:
-    shape, results = (3000, 7), []
+    shape, results = (8000, 7), []  # large enough that more than one thread is worth it
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        every, touched, grad = state(shape), state(shape), [state(shape)[0], torch.zeros(3000)]
-        for step, (ids, values) in enumerate(pairs(shape, steps=3, n=5000), start=1):
+        every, touched, grad = state(shape), state(shape), [state(shape)[0], torch.zeros(8000)]
+        for step, (ids, values) in enumerate(pairs(shape, steps=3, n=9000), start=1):
             gradient = as_forms(shape, ids, values)[form]
             adam_all(*every, gradient, step=step, **SETTINGS)
             adam_touched(*touched, gradient, step=step, **SETTINGS)

@@ -194,7 +194,7 @@ def test_short_lists_and_pads(function, temperature: float) -> None:  # type: ig
 
 
 def test_the_generator_decides_and_threads_do_not() -> None:
-    lengths = torch.full((500,), 60)
+    lengths = torch.full((2000,), 60)  # enough that more than one thread is worth it
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

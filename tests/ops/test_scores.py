@@ -62,8 +62,12 @@ def test_agrees_with_the_twin(dim: int, b: int, n: int, leaf: bool, threads: int
 
 
 def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
-    users, items = tables(60, 40, 5)
-    chosen, ids = torch.arange(50), torch.randint(40, (50, 30), generator=torch.Generator().manual_seed(3))
+    users, items = tables(600, 400, 5)  # with 300,000 products, more than one thread is worth it
+    generator = torch.Generator().manual_seed(3)
+    chosen, ids = (
+        torch.randint(600, (500,), generator=generator),
+        torch.randint(400, (500, 120), generator=generator),
+    )
     found: list[list[Tensor]] = []
     for threads in (1, 2):
         torch.set_num_threads(threads)

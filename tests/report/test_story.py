@@ -50,6 +50,14 @@ def test_the_outcome_is_one_sentence(tree: dict[str, Any]) -> None:
     assert told.tiles[3].detail == "0.430 against 0.830 ms (median)"
 
 
+def test_a_gap_around_zero_is_not_claimed(tree: dict[str, Any]) -> None:
+    entry = {"value": 0.016, "interval": [-0.092, 0.11], "reason": ""}
+    tree["groups"]["student"]["gap_closed"] = {"ndcg@10": entry}
+    assert plain(story(tree).headline).endswith(
+        "; distillation closed no measurable part of the gap (1.6 %, an interval around zero)."
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [

@@ -27,7 +27,10 @@ def table() -> pl.DataFrame:
     scores = taste @ item.T + rng.gumbel(size=(60, 50))
     best = np.argsort(-scores, axis=1)[:, :12]
     return pl.DataFrame(
-        {"user_id": np.repeat([f"u{n}" for n in range(60)], 12), "item_id": [f"i{n}" for n in best.reshape(-1)]}
+        {
+            "user_id": np.repeat([f"u{n}" for n in range(60)], 12),
+            "item_id": [f"i{n}" for n in best.reshape(-1)],
+        }
     )
 
 
@@ -37,7 +40,9 @@ def line(table: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("line")
     table.write_csv(root / "log.csv")
     data = rd.prepare(root / "log.csv", root / "data")
-    teacher = rd.train(data, rd.models.BPR(dim=16), root / "teacher", training={**FAST, "trajectory": (0.5, 1.0)})
+    teacher = rd.train(
+        data, rd.models.BPR(dim=16), root / "teacher", training={**FAST, "trajectory": (0.5, 1.0)}
+    )
     rd.extract(data, teacher, root / "knowledge", depth=20)
     return root
 
@@ -47,12 +52,17 @@ def test_the_ten_lines_from_python(line: Path) -> None:
         line / "data",
         line / "knowledge",
         rd.models.BPR(dim=4),
-        [rd.distillers.RRD(num_interesting=5, num_uninteresting=6, depth=15), rd.distillers.DE(num_experts=2)],
+        [
+            rd.distillers.RRD(num_interesting=5, num_uninteresting=6, depth=15),
+            rd.distillers.DE(num_experts=2),
+        ],
         line / "student",
         training=FAST,
     )
     alone = rd.train(line / "data", rd.models.BPR(dim=4), line / "alone", training=FAST)
-    result = rd.evaluate(line / "data", [rd.load(line / "teacher"), alone, student], line / "evaluation", latency=False)
+    result = rd.evaluate(
+        line / "data", [rd.load(line / "teacher"), alone, student], line / "evaluation", latency=False
+    )
     assert set(result["models"]) == {"teacher", "alone", "student"}
     page = rd.report([line / "evaluation"], line / "report")
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>") or "<html" in page.read_text()
@@ -79,7 +89,9 @@ def test_lists_never_hold_train_items(line: Path) -> None:
     users_of = load_arrays(line / "knowledge" / "top_users.safetensors")["ids"]
     items = torch.arange(data.num_items)[:, None].expand_as(users_of)
     present = users_of.reshape(-1) >= 0
-    assert not bool(data.train.contains(users_of.reshape(-1)[present].long(), items.reshape(-1)[present]).any())
+    assert not bool(
+        data.train.contains(users_of.reshape(-1)[present].long(), items.reshape(-1)[present]).any()
+    )
 
 
 def test_a_store_is_extended_and_keeps_what_it_holds(line: Path) -> None:
@@ -101,16 +113,22 @@ def test_a_depth_beyond_the_catalogue_is_padded(line: Path) -> None:
     ids = found.lists["top_items"].ids
     assert ids.shape == (60, 500)
     assert bool((ids[:, 50:] == -1).all())
-    rd.distill(line / "data", line / "deep", "bpr", [{**RRD, "depth": 400}], line / "deep-student", training=FAST)
+    rd.distill(
+        line / "data", line / "deep", "bpr", [{**RRD, "depth": 400}], line / "deep-student", training=FAST
+    )
 
 
 def test_a_missing_kind_names_the_command_that_makes_it(line: Path) -> None:
     rd.extract(line / "data", line / "teacher", line / "lists", kinds=["top_items"], depth=20)
-    with pytest.raises(MissingKnowledgeError, match=r"de reads embeddings.*recdistill extract .*--kinds embeddings"):
+    with pytest.raises(
+        MissingKnowledgeError, match=r"de reads embeddings.*recdistill extract .*--kinds embeddings"
+    ):
         rd.distill(line / "data", line / "lists", "bpr", [DE], line / "never", training=FAST)
     assert not (line / "never").exists()
     with pytest.raises(MissingKnowledgeError, match=r"to depth 45 are read; .* to depth 20.*--depth 45"):
-        rd.distill(line / "data", line / "lists", "bpr", [{**RRD, "depth": 45}], line / "never", training=FAST)
+        rd.distill(
+            line / "data", line / "lists", "bpr", [{**RRD, "depth": 45}], line / "never", training=FAST
+        )
 
 
 def test_knowledge_of_other_data_is_refused(line: Path, table: pl.DataFrame) -> None:
@@ -144,7 +162,9 @@ def test_training_never_opens_the_test_split(line: Path, tmp_path: Path) -> None
     (tmp_path / "data" / "test.parquet").write_bytes(b"not to be read")
     teacher = rd.train(tmp_path / "data", "bpr", tmp_path / "teacher", training=FAST)
     rd.extract(tmp_path / "data", teacher, tmp_path / "knowledge", depth=20)
-    rd.distill(tmp_path / "data", tmp_path / "knowledge", "bpr", [RRD, DE], tmp_path / "student", training=FAST)
+    rd.distill(
+        tmp_path / "data", tmp_path / "knowledge", "bpr", [RRD, DE], tmp_path / "student", training=FAST
+    )
     with pytest.raises(ArtifactError):
         rd.evaluate(tmp_path / "data", tmp_path / "student", tmp_path / "evaluation", latency=False)
 
@@ -188,7 +208,9 @@ def test_recommend_for_a_file_of_users(line: Path, tmp_path: Path) -> None:
     (tmp_path / "users.txt").write_text("u5\nnobody\n")
     with pytest.raises(DataError, match="1 of 2 users are unknown to the model, the first is 'nobody'"):
         rd.recommend(line / "teacher", tmp_path / "never", k=3, users=tmp_path / "users.txt")
-    path = rd.recommend(line / "teacher", tmp_path / "cold", k=3, users=tmp_path / "users.txt", cold="popular")
+    path = rd.recommend(
+        line / "teacher", tmp_path / "cold", k=3, users=tmp_path / "users.txt", cold="popular"
+    )
     assert pl.read_parquet(path).height == 6
 
 

@@ -24,7 +24,9 @@ def test_rows_are_split_by_user() -> None:
 
 def test_two_processes_keep_one_model(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).parents[1] / "group_worker.py"), str(tmp_path)]
-    processes = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    processes = [
+        subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)
+    ]
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors

@@ -2,7 +2,8 @@
 
 Kang et al., DE-RRD: A Knowledge Distillation Framework for Recommender System, CIKM 2020, section 3.3.
 
-    L = mean over the batch's users u of  Σ_{k=1..K} [ LSE(s_{u,π(k)}, …, s_{u,π(K)}, {s_uj}_{j∈uninteresting}) − s_{u,π(k)} ]
+    L = mean over the batch's users u of
+        Σ_{k=1..K} [ LSE(s_{u,π(k)}, …, s_{u,π(K)}, {s_uj}_{j∈uninteresting}) − s_{u,π(k)} ]
 
 π(1..K): K of the teacher's top unobserved items, in the teacher's order (eqs. 6, 7); uninteresting: L items drawn
 uniformly from those that are neither observed nor in the teacher's top ``depth``. Positions are drawn without

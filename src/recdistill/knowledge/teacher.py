@@ -115,7 +115,8 @@ class TeacherKnowledge:
         missing = sorted(kinds - self.kinds)
         if missing:
             raise MissingKnowledgeError(
-                f"{method} reads {', '.join(missing)}; the knowledge holds {', '.join(sorted(self.kinds)) or 'nothing'}",
+                f"{method} reads {', '.join(missing)};"
+                f" the knowledge holds {', '.join(sorted(self.kinds)) or 'nothing'}",
                 f"make it with: {self._command(missing)}",
             )
 
@@ -212,7 +213,10 @@ def frozen_state(model: Recommender) -> FrozenState:
         raise MissingKnowledgeError(
             f"{model.model_name()} has no score vectors", "extract its lists to a store"
         )
-    vectors = ScoreVectors(*(None if t is None else t.detach().contiguous() for t in vectors))
+    users, items, *biases = (None if t is None else t.detach().contiguous() for t in vectors)
+    assert users is not None
+    assert items is not None
+    vectors = ScoreVectors(users, items, *biases)
     embeddings = None
     if "embeddings" in state.kinds:
         device = vectors.users.device

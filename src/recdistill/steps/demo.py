@@ -33,5 +33,11 @@ def demo(
     """
     text = (resources.files("recdistill.presets") / "demo" / "demo.toml").read_text(encoding="utf-8")
     return run(
-        tomllib.loads(text), out, overrides=overrides, seed=seed, device=device, force=force, progress=progress
+        tomllib.loads(text),
+        out,
+        overrides=overrides,
+        seed=seed,
+        device=device,
+        force=force,
+        progress=progress,
     )

@@ -27,7 +27,7 @@ from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, open_data
 from recdistill.steps.load import load, load_weights
 
-STORED = ("top_items", "top_users", "observed_scores", "embeddings", "trajectory")
+STORED: tuple[str, ...] = ("top_items", "top_users", "observed_scores", "embeddings", "trajectory")
 """Kinds that a store may hold."""
 
 
@@ -87,7 +87,11 @@ def extract(
         depth = max(depth, int(old.options["depth"]))
     options = {"kinds": sorted(wanted), "depth": depth}
     with artifacts.step(
-        out, kind="knowledge", options=options, inputs=inputs, force=force or (old is not None and old.options != options)
+        out,
+        kind="knowledge",
+        options=options,
+        inputs=inputs,
+        force=force or (old is not None and old.options != options),
     ) as job:
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
@@ -110,7 +114,7 @@ def extract(
 
 
 def _wanted(teacher: Recommender, kinds: Sequence[str] | None) -> set[str]:
-    has = set(STORED) - {"trajectory"}
+    has: set[str] = set(STORED) - {"trajectory"}
     if "embeddings" not in teacher.frozen().kinds:
         has -= {"embeddings"}
     if kinds is None:

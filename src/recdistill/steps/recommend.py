@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -27,7 +27,7 @@ def recommend(
     k: int = 10,
     users: Path | str | None = None,
     exclude_seen: bool = True,
-    cold: str = "error",
+    cold: Literal["error", "popular"] = "error",
     force: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
@@ -79,7 +79,13 @@ def recommend(
 
 
 def _write(
-    model: Recommender, users: pl.Series, target: Path, k: int, exclude_seen: bool, cold: str, shown: Progress
+    model: Recommender,
+    users: pl.Series,
+    target: Path,
+    k: int,
+    exclude_seen: bool,
+    cold: Literal["error", "popular"],
+    shown: Progress,
 ) -> int:
     rows, writer = 0, None
     try:

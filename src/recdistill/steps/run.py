@@ -73,7 +73,7 @@ def run(
     number = int(seed if seed is not None else tree.get("seed", 0))
     shown = progress or Silent()
     common: dict[str, Any] = {"force": force, "progress": shown}
-    fitting = {**common, "seed": number, "device": device, "resume": True}
+    fitting: dict[str, Any] = {**common, "seed": number, "device": device, "resume": True}
     shown.note(f"run: {root}")
     data_options = dict(tables["data"])
     data = prepare(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
