@@ -9,7 +9,7 @@ from recdistill.report import cells, numbers
 from recdistill.report.cells import Cell, Grid, Notes, Row
 from recdistill.report.letters import significance_letters
 from recdistill.report.numbers import Missing
-from recdistill.report.results import Entry, Evaluation, Member, Test
+from recdistill.report.results import Entry, Evaluation, Latency, Member, Test
 from recdistill.report.story import Cast
 
 _BEST = "best"
@@ -118,22 +118,33 @@ def all_metrics(evaluation: Evaluation) -> Grid:
 def latency_table(evaluation: Evaluation) -> Grid | None:
     """Latencies in parts, a row a model and batch size; None where none was measured."""
     notes = Notes()
-    rows: list[Row] = []
-    for entry in ranked(evaluation):
-        for batch in _batches(evaluation):
-            found = entry.latency(batch)
-            if isinstance(found, Missing):
-                values = [cells.known(found, numbers.milliseconds, notes)] * 4
-            else:
-                apart = [
-                    Missing("scoring and listing were not timed apart") if part is None else part
-                    for part in (found.scoring, found.lists)
-                ]
-                parts = [found.p50, found.p99, *apart]
-                values = [cells.known(part, numbers.milliseconds, notes) for part in parts]
-            rows.append(Row(f"{entry.name}, {_users(batch)}", "", "", values))
-    columns = ("Median", "p99", "Scoring all items", "Building the lists")
-    return Grid("Milliseconds a request, after warm-up", columns, rows, notes.reasons) if rows else None
+    rows = [
+        Row(f"{entry.name}, {_users(batch)}", "", "", _latency_cells(entry.latency(batch), notes))
+        for entry in ranked(evaluation)
+        for batch in _batches(evaluation)
+    ]
+    members = [member for entry in evaluation.entries for member in entry.members]
+    threads = {one.threads for member in members for one in member.latencies if one.threads}
+    remarks = ["Medians, and the 99th percentile under them; lists are the whole request minus the scoring."]
+    if threads:
+        remarks.append(f"Threads: {' or '.join(str(one) for one in sorted(threads))}.")
+    columns = ("Whole request", "Scoring all items", "Building the lists")
+    return (
+        Grid("Milliseconds a request, after warm-up", columns, rows, notes.reasons, remarks) if rows else None
+    )
+
+
+def _latency_cells(value: Latency | Missing, notes: Notes) -> list[Cell]:
+    if isinstance(value, Missing):
+        return [notes.cell(value)] * 3
+    found = [cells.latency(value, notes)]
+    for median, slow in ((value.scoring, value.scoring_p99), (value.lists, value.lists_p99)):
+        if median is None:
+            found.append(notes.cell(Missing("scoring and listing were not timed apart")))
+        else:
+            detail = () if slow is None else (f"p99 {numbers.milliseconds(slow)}",)
+            found.append(Cell(numbers.milliseconds(median), detail))
+    return found
 
 
 def tests_table(evaluation: Evaluation, metrics: Sequence[str]) -> Grid | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SIZE = (340, 330)
 _POINTS = 400  # epochs drawn a line: more cannot be seen
 _ROWS = 12  # epochs in the table
-_WIDE = 20.0  # the ratio of losses from which their axis is logarithmic
+_WIDE = 50.0  # the ratio of losses from which their axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ def _paint_losses(axes: Axes, course: Course, look: Mapping[str, tuple[str, obje
                 values += losses
     if values and min(values) > 0 and max(values) / min(values) > _WIDE:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        narrow = max(values) / min(values) < 300
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     end_labels(axes, [(value, short(term), look[term][0]) for term, value in ends.items()])

@@ -133,7 +133,12 @@ def steps(collection: Collection) -> list[Step]:
 
 def _step(directory: Directory, collection: Collection) -> Step:
     manifest = directory.manifest
-    inputs = [Fact(name, _source(digest, collection)) for name, digest in manifest.inputs.items()]
+    # what data were prepared from are files, not a directory that could be at hand
+    external = manifest.kind == "data"
+    inputs = [
+        Fact(name, digest if external else _source(digest, collection))
+        for name, digest in manifest.inputs.items()
+    ]
     facts = [
         Fact("seed", "none" if manifest.seed is None else str(manifest.seed)),
         Fact("took", numbers.seconds(manifest.seconds)),

@@ -95,7 +95,7 @@ def _paint_popularity(
             continue
         across, along = zip(*known, strict=True)
         axes.plot(across, along, color=style.color, linewidth=1, alpha=0.55)
-        axes.plot(across, along, style.marker, color=style.color)
+        axes.plot(across, along, style.marker, color=style.color, clip_on=False)
         ends.append((along[-1], short(name), style.color))
     axes.set_ylim(bottom=0)
     axes.margins(x=0.04)

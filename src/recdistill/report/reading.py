@@ -130,8 +130,8 @@ def _estimate(tree: Json) -> Estimate | Missing:
 
 
 def _latency(tree: Json) -> Latency:
-    batch, p50, p99 = int(tree["batch"]), float(tree["p50"]), float(tree["p99"])
-    return Latency(batch, p50, p99, tree.get("scoring"), tree.get("lists"))
+    parts = {name: tree.get(name) for name in ("scoring", "scoring_p99", "lists", "lists_p99", "threads")}
+    return Latency(int(tree["batch"]), float(tree["p50"]), float(tree["p99"]), **parts)
 
 
 def _test(tree: Json) -> Test:

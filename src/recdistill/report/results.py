@@ -36,13 +36,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a request of ``batch`` users takes, ids to ids; medians of scoring and the rest."""
+    """Milliseconds a request of ``batch`` users takes, ids to ids; scoring and the rest also apart."""
 
     batch: int
     p50: float
     p99: float
     scoring: float | None = None
+    scoring_p99: float | None = None
     lists: float | None = None
+    lists_p99: float | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,10 @@ class Entry:
             sum(one.p50 for one in found) / size,
             sum(one.p99 for one in found) / size,
             _average([one.scoring for one in found]),
+            _average([one.scoring_p99 for one in found]),
             _average([one.lists for one in found]),
+            _average([one.lists_p99 for one in found]),
+            found[0].threads,
         )
 
     def group_recall(self, metric: str) -> tuple[Known, ...]:

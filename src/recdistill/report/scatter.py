@@ -136,8 +136,9 @@ def log_ticks(axes: Axes, values: Sequence[float], write: Callable[[float], str]
     low, high = min(values), max(values)
     room = max((high / low) ** 0.22, 1.8)
     axes.set_xlim(low / room, high * room)
-    decades = (high * room) / (low / room)
-    steps = (1.0, 2.0, 5.0) if decades < 150 else (1.0, 3.0) if decades < 2000 else (1.0,)
+    reach = room * room * high / low
+    finest, fine, coarse = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0)
+    steps = finest if reach < 8 else fine if reach < 150 else coarse if reach < 2000 else (1.0,)
     axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(float(value))))
     axes.xaxis.set_minor_locator(NullLocator())

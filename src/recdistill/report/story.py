@@ -150,6 +150,8 @@ def _closed(student: Entry, metric: str) -> str:
     if isinstance(gap, Missing):
         return ""
     share = numbers.percent(gap.mean)
+    if gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high:
+        return f"; distillation closed no measurable part of the gap ({share}, an interval around zero)"
     if gap.mean < 0:
         return f"; distillation widened the gap to the teacher ({share} closed)"
     if gap.mean > 1:
