@@ -42,7 +42,7 @@ ROOMS = [
     "evaluation",
     "search",
     "presets",
-    "report",
+    "reporting",
     "deploy",
     "steps",
 ]

@@ -31,7 +31,7 @@ _STEPS = (
 )  # fmt: skip
 _ROOMS = ("distillers", "models")
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare", "recommend", "report",
     "run", "train",
 ]  # fmt: skip

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from recdistill import artifacts
 from recdistill.progress import Progress, Silent
-from recdistill.report.charts import can_draw
-from recdistill.report.page import render
-from recdistill.report.runs import collect
+from recdistill.reporting.charts import can_draw
+from recdistill.reporting.page import render
+from recdistill.reporting.runs import collect
 
 PAGE = "report.html"
 

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from recdistill.report.curves import Course, curve_charts, without_curve
-from recdistill.report.runs import Epoch
+from recdistill.reporting.curves import Course, curve_charts, without_curve
+from recdistill.reporting.runs import Epoch
 
 
 def run(epochs: int, terms: dict[str, float], best: float = 0.3, validated: bool = True) -> tuple[Epoch, ...]:

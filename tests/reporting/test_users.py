@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from recdistill.errors import ArtifactError
-from recdistill.report.cells import Grid
-from recdistill.report.numbers import Missing
-from recdistill.report.reading import read_evaluation
-from recdistill.report.story import cast
-from recdistill.report.users import users_table
+from recdistill.reporting.cells import Grid
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.reading import read_evaluation
+from recdistill.reporting.story import cast
+from recdistill.reporting.users import users_table
 from report_helpers import line_metrics
 
 HASHES = dict.fromkeys(("teacher", "alone", "student", "popularity"), "f" * 16)

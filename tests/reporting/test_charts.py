@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recdistill.report import charts
-from recdistill.report.charts import INK, SERIES, can_draw, draw, end_labels, short, spread
+from recdistill.reporting import charts
+from recdistill.reporting.charts import INK, SERIES, can_draw, draw, end_labels, short, spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

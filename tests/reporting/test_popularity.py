@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recdistill.report.popularity import popularity_chart
-from recdistill.report.reading import read_evaluation
+from recdistill.reporting.popularity import popularity_chart
+from recdistill.reporting.reading import read_evaluation
 from report_helpers import line_metrics
 
 HASHES = dict.fromkeys(("teacher", "alone", "student", "popularity"), "f" * 16)

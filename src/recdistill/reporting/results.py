@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recdistill.report.numbers import Known, Missing
+from recdistill.reporting.numbers import Known, Missing
 
 SIGNIFICANCE = 0.05
 

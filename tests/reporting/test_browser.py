@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from recdistill.report.page import render
-from recdistill.report.runs import collect
+from recdistill.reporting.page import render
+from recdistill.reporting.runs import collect
 from report_helpers import make_line
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

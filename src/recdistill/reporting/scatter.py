@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recdistill.report import numbers
-from recdistill.report.charts import Chart, Style, Table, draw, short, styles
-from recdistill.report.numbers import Missing
-from recdistill.report.results import Estimate, Evaluation
+from recdistill.reporting import numbers
+from recdistill.reporting.charts import Chart, Style, Table, draw, short, styles
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.results import Estimate, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

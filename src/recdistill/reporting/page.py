@@ -12,18 +12,18 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import recdistill
-from recdistill.report import comparison, facts
-from recdistill.report.cells import Grid
-from recdistill.report.charts import Chart, can_draw
-from recdistill.report.curves import Course, curve_charts, without_curve
-from recdistill.report.numbers import Missing
-from recdistill.report.popularity import popularity_chart
-from recdistill.report.reading import read_evaluation
-from recdistill.report.results import Evaluation
-from recdistill.report.runs import Collection, Directory, read_history, read_metrics
-from recdistill.report.scatter import accuracy_charts
-from recdistill.report.story import ABSENT, Story, cast, tell
-from recdistill.report.users import users_table
+from recdistill.reporting import comparison, facts
+from recdistill.reporting.cells import Grid
+from recdistill.reporting.charts import Chart, can_draw
+from recdistill.reporting.curves import Course, curve_charts, without_curve
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.popularity import popularity_chart
+from recdistill.reporting.reading import read_evaluation
+from recdistill.reporting.results import Evaluation
+from recdistill.reporting.runs import Collection, Directory, read_history, read_metrics
+from recdistill.reporting.scatter import accuracy_charts
+from recdistill.reporting.story import ABSENT, Story, cast, tell
+from recdistill.reporting.users import users_table
 
 DEFAULT_TITLE = "Distillation report"
 
@@ -73,7 +73,7 @@ def render(collection: Collection, title: str | None = None) -> str:
     ]
     courses = _courses(collection, [evaluation for _, evaluation in evaluations])
     script = (
-        (resources.files("recdistill.report") / "templates" / "print.js").read_text(encoding="utf-8").strip()
+        (resources.files("recdistill.reporting") / "templates" / "print.js").read_text(encoding="utf-8").strip()
     )
     return (
         _environment()
@@ -97,7 +97,7 @@ def render(collection: Collection, title: str | None = None) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("recdistill.report"),
+        loader=PackageLoader("recdistill.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from recdistill.report.numbers import Missing
-from recdistill.report.reading import read_evaluation
-from recdistill.report.story import Story, cast, tell
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.reading import read_evaluation
+from recdistill.reporting.story import Story, cast, tell
 from report_helpers import estimate, line_metrics
 
 HASHES = dict.fromkeys(("teacher", "alone", "student", "popularity"), "f" * 16)

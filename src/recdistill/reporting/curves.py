@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recdistill.report import numbers
-from recdistill.report.charts import DASHES, INK, SERIES, Chart, Table, draw, end_labels, short
-from recdistill.report.runs import Epoch
+from recdistill.reporting import numbers
+from recdistill.reporting.charts import DASHES, INK, SERIES, Chart, Table, draw, end_labels, short
+from recdistill.reporting.runs import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

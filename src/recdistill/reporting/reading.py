@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.errors import ArtifactError
-from recdistill.report.numbers import Known, Missing
-from recdistill.report.results import Entry, Estimate, Evaluation, Latency, Member, PopularityGroup, Test
+from recdistill.reporting.numbers import Known, Missing
+from recdistill.reporting.results import Entry, Estimate, Evaluation, Latency, Member, PopularityGroup, Test
 
 FORMAT = 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from recdistill.artifacts import step
 from recdistill.errors import ArtifactError, OptionError
-from recdistill.report.runs import Collection, collect, read_history
+from recdistill.reporting.runs import Collection, collect, read_history
 from report_helpers import make_data, make_line, make_model, write_evaluation
 
 

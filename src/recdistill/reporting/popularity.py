@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recdistill.report import numbers
-from recdistill.report.charts import GRID, INK, MUTED, Chart, Style, Table, draw, end_labels, short, styles
-from recdistill.report.numbers import Known, Missing
-from recdistill.report.results import Evaluation
+from recdistill.reporting import numbers
+from recdistill.reporting.charts import GRID, INK, MUTED, Chart, Style, Table, draw, end_labels, short, styles
+from recdistill.reporting.numbers import Known, Missing
+from recdistill.reporting.results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recdistill.report.letters import significance_letters
+from recdistill.reporting.letters import significance_letters
 
 
 def test_all_alike_share_one_letter() -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from recdistill.artifacts import read_manifest
 from recdistill.errors import ArtifactError
-from recdistill.report.page import render
-from recdistill.report.runs import collect
+from recdistill.reporting.page import render
+from recdistill.reporting.runs import collect
 from report_helpers import make_line, make_model, make_seeds, write_evaluation
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recdistill.report import numbers
-from recdistill.report.numbers import Missing
-from recdistill.report.results import Entry, Estimate, Evaluation
+from recdistill.reporting import numbers
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.results import Entry, Estimate, Evaluation
 
 ABSENT = "–"
 """What a tile shows in place of a figure; its detail says why."""

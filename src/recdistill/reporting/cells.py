@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from recdistill.report import numbers
-from recdistill.report.numbers import Known, Missing
-from recdistill.report.results import Estimate, Latency
+from recdistill.reporting import numbers
+from recdistill.reporting.numbers import Known, Missing
+from recdistill.reporting.results import Estimate, Latency
 
 
 @dataclass(frozen=True)

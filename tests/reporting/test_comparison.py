@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from recdistill.report import comparison
-from recdistill.report.cells import Grid
-from recdistill.report.reading import read_evaluation
-from recdistill.report.results import Evaluation
-from recdistill.report.story import cast
+from recdistill.reporting import comparison
+from recdistill.reporting.cells import Grid
+from recdistill.reporting.reading import read_evaluation
+from recdistill.reporting.results import Evaluation
+from recdistill.reporting.story import cast
 from report_helpers import line_metrics, make_seeds
 
 HASHES = dict.fromkeys(("teacher", "alone", "student", "popularity"), "f" * 16)

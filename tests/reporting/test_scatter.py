@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recdistill.report.reading import read_evaluation
-from recdistill.report.scatter import accuracy_charts
+from recdistill.reporting.reading import read_evaluation
+from recdistill.reporting.scatter import accuracy_charts
 from report_helpers import line_metrics
 
 HASHES = dict.fromkeys(("teacher", "alone", "student", "popularity"), "f" * 16)

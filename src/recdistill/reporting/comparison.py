@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from recdistill.report import cells, numbers
-from recdistill.report.cells import Cell, Grid, Notes, Row
-from recdistill.report.letters import significance_letters
-from recdistill.report.numbers import Missing
-from recdistill.report.results import Entry, Evaluation, Latency, Member, Test
-from recdistill.report.story import Cast
+from recdistill.reporting import cells, numbers
+from recdistill.reporting.cells import Cell, Grid, Notes, Row
+from recdistill.reporting.letters import significance_letters
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.results import Entry, Evaluation, Latency, Member, Test
+from recdistill.reporting.story import Cast
 
 _BEST = "best"
 

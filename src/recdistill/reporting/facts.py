@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
-from recdistill.report import numbers
-from recdistill.report.results import Evaluation
-from recdistill.report.runs import Collection, Directory
+from recdistill.reporting import numbers
+from recdistill.reporting.results import Evaluation
+from recdistill.reporting.runs import Collection, Directory
 
 _PACKAGES = (
     "recdistill",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from recdistill.report import facts
-from recdistill.report.reading import read_evaluation
-from recdistill.report.runs import Collection, collect
+from recdistill.reporting import facts
+from recdistill.reporting.reading import read_evaluation
+from recdistill.reporting.runs import Collection, collect
 from report_helpers import line_metrics, make_line
 
 HASHES = dict.fromkeys(("teacher", "alone", "student", "popularity"), "f" * 16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recdistill.report import numbers
+from recdistill.reporting import numbers
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from recdistill.errors import ArtifactError
-from recdistill.report.numbers import Missing
-from recdistill.report.reading import read_evaluation
-from recdistill.report.results import Estimate, Evaluation
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.reading import read_evaluation
+from recdistill.reporting.results import Estimate, Evaluation
 from report_helpers import header, line_metrics
 
 HASHES = dict.fromkeys(("teacher", "alone", "student", "popularity"), "f" * 16)

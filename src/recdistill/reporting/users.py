@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from recdistill.errors import ArtifactError
-from recdistill.report import numbers
-from recdistill.report.cells import Cell, Grid, Row
-from recdistill.report.numbers import Missing
-from recdistill.report.results import Entry, Evaluation
-from recdistill.report.story import Cast
+from recdistill.reporting import numbers
+from recdistill.reporting.cells import Cell, Grid, Row
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.results import Entry, Evaluation
+from recdistill.reporting.story import Cast
 
 _TIE = 1e-12
 
