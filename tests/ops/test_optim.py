@@ -28,13 +28,6 @@ ADAGRADS = pytest.mark.parametrize("function", [rowwise_adagrad, rowwise_adagrad
 SHAPES = pytest.mark.parametrize("shape", [(30, 20), (7,), (5, 3, 4), (1, 1), (2500, 9)])
 
 
-@pytest.fixture(autouse=True)
-def keep_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def state(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
     param = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     return [param, torch.zeros_like(param), torch.zeros_like(param)]

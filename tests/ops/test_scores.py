@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -17,13 +15,6 @@ def tables(num_users: int, num_items: int, dim: int, seed: int = 0) -> tuple[Ten
         torch.randn(num_users, dim, generator=generator).requires_grad_(),
         torch.randn(num_items, dim, generator=generator).requires_grad_(),
     )
-
-
-@pytest.fixture(autouse=True)
-def keep_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def gradients(scores: Tensor, *inputs: Tensor) -> list[Tensor]:

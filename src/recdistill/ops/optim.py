@@ -76,7 +76,7 @@ def adam_all(
     from recdistill.ops.kernels import optim as kernels
     from recdistill.ops.kernels import use_torch_threads
 
-    use_torch_threads()
+    use_torch_threads(3 * param.numel())
     if pair is None:
         kernels.adam_dense(
             _flat(param), _flat(m), _flat(v), _flat(as_dense(param, gradient).contiguous()), adam
@@ -148,7 +148,7 @@ def adam_touched(
     from recdistill.ops.kernels import optim as kernels
     from recdistill.ops.kernels import use_torch_threads
 
-    threads = use_torch_threads()
+    threads = use_torch_threads(3 * values.numel())
     with grouped(ids, len(param), slots) as places:
         kernels.adam_touched_rows(
             _matrix(param), _matrix(m), _matrix(v), _matrix(values.contiguous()), places, threads, adam
@@ -215,7 +215,7 @@ def rowwise_adagrad(
     from recdistill.ops.kernels import optim as kernels
     from recdistill.ops.kernels import use_torch_threads
 
-    threads = use_torch_threads()
+    threads = use_torch_threads(3 * values.numel())
     with grouped(ids, len(param), slots) as places:
         kernels.adagrad_rows(
             _matrix(param),

@@ -101,7 +101,7 @@ class _PlackettLuce(torch.autograd.Function):
         first, second = first.contiguous(), second.contiguous()
         losses = torch.empty(len(first))
         gradients = torch.empty(first.shape), torch.empty(second.shape)
-        use_torch_threads()
+        use_torch_threads(8 * (first.numel() + second.numel()))  # an exponential is worth some reads
         kernels.plackett_luce(
             first.numpy(),
             second.numpy(),

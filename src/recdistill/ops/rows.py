@@ -74,7 +74,7 @@ def contains(indptr: Tensor, items: Tensor, users: Tensor, ids: Tensor) -> Tenso
     found = torch.empty(ids.shape, dtype=torch.bool)
     if found.numel() == 0:
         return found
-    use_torch_threads()
+    use_torch_threads(8 * ids.numel())  # steps of a binary search
     kernels.contains(
         indptr.long().contiguous().numpy(),
         items.int().contiguous().numpy(),

@@ -53,7 +53,7 @@ def draw_unobserved(
     numbers = _raw_numbers(len(users), n, generator, indptr.device)
     rows = indptr.long().contiguous().numpy(), items.int().contiguous().numpy(), num_items
     owners = users.long().contiguous().numpy()
-    use_torch_threads()
+    use_torch_threads(8 * numbers.numel())  # steps of a binary search
     if replace:
         kernels.draw_with_replacement(*rows, owners, numbers.numpy())
     else:
@@ -158,7 +158,7 @@ def sample_positions(lengths: Tensor, k: int, temperature: float, generator: tor
     chosen = torch.empty((len(lengths), k), dtype=torch.int64)
     if k == 0:
         return chosen
-    use_torch_threads()
+    use_torch_threads(8 * len(lengths) * head)  # a logarithm and the steps of the selection
     kernels.positions(
         lengths.long().contiguous().numpy(), temperature, slowness, head, np.uint64(seed), chosen.numpy()
     )

@@ -67,7 +67,7 @@ class _ScoresAt(torch.autograd.Function):
         users, ids = users.long().contiguous(), ids.long().contiguous()
         ctx.save_for_backward(user_table, item_table, users, ids)
         scores = torch.empty(ids.shape)
-        use_torch_threads()
+        use_torch_threads(ids.numel() * user_table.shape[1])
         in_range = kernels.scores(
             user_table.numpy(), item_table.numpy(), users.numpy(), ids.numpy(), scores.numpy()
         )
@@ -96,7 +96,7 @@ def _user_gradient(
     from recdistill.ops.kernels import scores as kernels
     from recdistill.ops.kernels import use_torch_threads
 
-    threads = use_torch_threads()
+    threads = use_torch_threads(ids.numel() * item_table.shape[1] + (0 if row_sparse else user_table.numel()))
     values = torch.empty((len(users), user_table.shape[1]))
     kernels.user_gradient(gradient.numpy(), item_table.numpy(), ids.numpy(), values.numpy())
     if row_sparse:
@@ -112,7 +112,7 @@ def _item_gradient(
     from recdistill.ops.kernels import scores as kernels
     from recdistill.ops.kernels import use_torch_threads
 
-    threads = use_torch_threads()
+    threads = use_torch_threads(ids.numel() * item_table.shape[1] + (0 if row_sparse else item_table.numel()))
     if not row_sparse:
         dense = torch.empty(item_table.shape)
         kernels.item_gradient(

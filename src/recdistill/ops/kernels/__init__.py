@@ -21,6 +21,8 @@ R = TypeVar("R")
 # Sums may be reordered and fused, which lets loops use vector instructions; inf and NaN keep their meaning.
 REORDER = {"reassoc", "contract", "nsz"}
 
+SMALL_WORK = 1 << 17
+
 _njit: Callable[..., Any] = numba.njit  # numba's own types hide the signature of what they wrap
 _most_threads: int = vars(numba.core.config)["NUMBA_NUM_THREADS"]
 _lock = threading.Lock()
@@ -53,11 +55,15 @@ def kernel(*, parallel: bool = False, reorder: bool = False) -> Callable[[Callab
     return wrap
 
 
-def use_torch_threads() -> int:
-    """Let kernels run on as many threads as torch does, and return that number.
+def use_torch_threads(work: int | None = None) -> int:
+    """Let the next kernel run on as many threads as torch does, and return that number.
 
     On Linux numba's OpenMP layer finds torch's OpenMP library loaded and shares its pool, so that the two
     never wait for each other's spinning threads.
+
+    Args:
+        work: numbers that the kernel reads or writes. Below 131,072 it gets one thread: less than 0.1 ms is
+            not worth waking a second one, least of all on a machine with other things to do.
     """
     global _launched
     threads = torch.get_num_threads()
@@ -67,6 +73,6 @@ def use_torch_threads() -> int:
             # Starting numba's pool sets the number of threads of the shared OpenMP library, hence torch's.
             torch.set_num_threads(threads)
             _launched = True
-    threads = min(threads, _most_threads)
+    threads = 1 if work is not None and work < SMALL_WORK else min(threads, _most_threads)
     numba.set_num_threads(threads)
     return threads
