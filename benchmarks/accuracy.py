@@ -18,11 +18,13 @@ import recdistill
 from recdistill.evaluation.tables import over_splits
 from recdistill.terminal import TerminalProgress
 
-TRAINING: dict[str, Any] = {"batch_size": 1024, "epsilon": 1e-11, "validate_every": 10, "patience": 3}
-TEACHER = {**TRAINING, "epochs": 200, "weight_decay": 3e-6}
-ALONE = {**TRAINING, "epochs": 300, "learning_rate": 3e-3, "weight_decay": 3e-6}
-DISTILLED = {**TRAINING, "epochs": 300, "learning_rate": 3e-3, "weight_decay": 1e-6}
-RRD = {"method": "rrd", "weight": 1e-3, "depth": 200}
+TRAINING: dict[str, Any] = {
+    "batch_size": 1024, "epsilon": 1e-11, "validate_every": 10, "patience": 2, "validate_metric": "recall@50",
+}  # fmt: skip
+TEACHER = {**TRAINING, "epochs": 160, "learning_rate": 2e-3, "weight_decay": 2e-6}
+ALONE = {**TRAINING, "epochs": 250, "learning_rate": 3e-3, "weight_decay": 3e-6}
+DISTILLED = {**TRAINING, "epochs": 250, "learning_rate": 3e-3, "weight_decay": 2e-6}
+RRD = {"method": "rrd", "weight": 5e-4, "depth": 200}
 DE = {"method": "de", "weight": 0.02, "num_experts": 5, "anneal_epochs": 50}
 STUDENTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "rrd": ([RRD], DISTILLED),
