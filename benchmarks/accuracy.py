@@ -25,7 +25,7 @@ TEACHER = {**TRAINING, "epochs": 160, "learning_rate": 2e-3, "weight_decay": 2e-
 ALONE = {**TRAINING, "epochs": 250, "learning_rate": 3e-3, "weight_decay": 3e-6}
 DISTILLED = {**TRAINING, "epochs": 250, "learning_rate": 3e-3, "weight_decay": 2e-6}
 RRD = {"method": "rrd", "weight": 5e-4, "depth": 200}
-DE = {"method": "de", "weight": 0.02, "num_experts": 5, "anneal_epochs": 50}
+DE = {"method": "de", "weight": 0.02, "num_experts": 5, "anneal_epochs": 20}
 STUDENTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "rrd": ([RRD], DISTILLED),
     "de": ([DE], DISTILLED),

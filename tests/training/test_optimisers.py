@@ -109,3 +109,9 @@ def test_vectors_and_scalars_are_parameters_too(name: Any) -> None:
     optimiser.step()
     assert bool((bias < 1).all())
     assert bool((scale < 1).all())
+
+
+def test_weights_that_decay_to_nothing_become_zero_and_not_denormal() -> None:
+    found = run("adam", [sparse(7, [0], torch.zeros(1, 5))] * 400, weight_decay=0.5, learning_rate=0.5)
+    smallest = torch.finfo(torch.float32).tiny
+    assert not bool(((found.abs() > 0) & (found.abs() < smallest)).any())

@@ -19,6 +19,11 @@ Slots = NDArray[np.int32]
 BLOCK = 1 << 14
 """Elements of a dense parameter that one iteration moves."""
 
+TINY = 1e-30
+TINY_SQUARE = 1e-37
+"""Smaller values become 0: weight decay shrinks what has no other gradient (a dead unit's weights) until it is
+denormal, and one denormal factor makes a matrix product ten times slower."""
+
 
 @kernel()
 def group(ids: Ints, slots: Slots, rows: Ints, starts: Ints, order: Ints) -> int:
@@ -78,17 +83,19 @@ def sum_places(values: Floats, places: Places, u: int, total: Floats) -> bool:
 
 @kernel(reorder=True)
 def adam_move(param: Floats, m: Floats, v: Floats, gradient: Floats, adam: AdamSettings) -> None:
-    """One step of Adam on the elements of flat arrays."""
+    """One step of Adam on the elements of flat arrays; what falls below ``TINY`` becomes 0."""
     new1, new2, keep2 = np.float32(1 - adam.keep1), np.float32(1 - adam.keep2), np.float32(adam.keep2)
     size, root = np.float32(adam.size), np.float32(adam.root)
     epsilon, decay = np.float32(adam.epsilon), np.float32(adam.decay)
+    tiny, tinier = np.float32(TINY), np.float32(TINY_SQUARE)
     for k in range(param.shape[0]):
         slope = gradient[k] + decay * param[k]
         mean = m[k] + new1 * (slope - m[k])
         square = keep2 * v[k] + new2 * (slope * slope)
-        m[k] = mean
-        v[k] = square
-        param[k] -= size * mean / (math.sqrt(square) * root + epsilon)
+        moved = param[k] - size * mean / (math.sqrt(square) * root + epsilon)
+        m[k] = np.float32(0) if abs(mean) < tiny else mean
+        v[k] = np.float32(0) if square < tinier else square
+        param[k] = np.float32(0) if abs(moved) < tiny else moved
 
 
 @kernel(parallel=True)
