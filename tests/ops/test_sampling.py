@@ -134,11 +134,15 @@ def test_one_draw_of_three_positions_follows_the_weights(function) -> None:  # t
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0, 1e6, math.inf])
 @pytest.mark.parametrize("k", [1, 3])
-def test_every_set_has_its_chance(k: int, temperature: float) -> None:
+@pytest.mark.parametrize("head", [1e-9, 6.0])
+def test_every_set_has_its_chance(
+    k: int, temperature: float, head: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against the chance of each set of k out of 12 positions, summed over its orders.
 
-    The head of the list, k + 6 * temperature positions, is shorter than the list for the low temperatures.
+    With a head of k + 1 positions, nearly every row has entries from beyond it.
     """
+    monkeypatch.setattr("recdistill.ops.sampling._HEAD", head)
     rows, length = 40_000, 12
     weights = [math.exp(-p / temperature) for p in range(length)]
     chances: Counter[tuple[int, ...]] = Counter()
