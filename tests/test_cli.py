@@ -189,7 +189,7 @@ def test_a_killed_training_leaves_nothing_and_resumes_to_the_same_model(
 ) -> None:
     recdistill("prepare", log, "--out", tmp_path / "data")
     out = tmp_path / "model"
-    options = ["--set", "epochs=400", "--set", "patience=400", "--set", "checkpoint_seconds=0"]
+    options = ["--set", "epochs=150", "--set", "patience=150", "--set", "checkpoint_seconds=0"]
     process = run_in_background("train", str(tmp_path / "data"), "--out", str(out), *options)
     wait_for(tmp_path, ".model.partial-*/checkpoint.json", process)
     os.kill(process.pid, how)

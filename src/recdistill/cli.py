@@ -47,11 +47,14 @@ _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """A mistyped command; newer typer releases carry their own copy of click, so it cannot be imported from there."""
 
 
+_INTERRUPTED = 130
+
+
 def main() -> NoReturn:
     """Run the command line: exit 0, 2 for anything the caller can mend, 130 for Ctrl-C."""
     as_json = "--json" in sys.argv
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # without a stand-alone run, an exit code is returned
     except RecdistillError as error:
         _fail(error.message, error.kind, error.hint, as_json)
     except _UsageError as error:
@@ -60,11 +63,12 @@ def main() -> NoReturn:
         message = getattr(error, "format_message", error.__str__)()
         _fail(message.rstrip("."), "options", f"see {where} --help", as_json)
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
         print("interrupted; what was there before is untouched, --resume continues", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, kind: str, hint: str, as_json: bool) -> NoReturn:
