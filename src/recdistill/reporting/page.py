@@ -73,7 +73,9 @@ def render(collection: Collection, title: str | None = None) -> str:
     ]
     courses = _courses(collection, [evaluation for _, evaluation in evaluations])
     script = (
-        (resources.files("recdistill.reporting") / "templates" / "print.js").read_text(encoding="utf-8").strip()
+        (resources.files("recdistill.reporting") / "templates" / "print.js")
+        .read_text(encoding="utf-8")
+        .strip()
     )
     return (
         _environment()
