@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import torch
 
 from recdistill import ops
@@ -68,12 +69,17 @@ def test_kernels_get_torchs_threads_but_one_for_little_work() -> None:
     assert use_torch_threads(SMALL_WORK) == most
 
 
-def test_kernels_called_from_several_python_threads() -> None:
-    generator = torch.Generator().manual_seed(0)
-    users, items = torch.randn(200, 16, generator=generator), torch.randn(300, 16, generator=generator)
-    ids = torch.randint(300, (200, 80), generator=generator)
-    everyone = torch.arange(200)
-    expected = ops.scores_at(users, items, everyone, ids)
-    with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(ops.scores_at, users, items, everyone, ids) for _ in range(40)]
-        assert all(torch.equal(call.result(), expected) for call in calls)
+@pytest.mark.parametrize("layer", ["default", "workqueue"])  # the second where OpenMP is not installed
+def test_kernels_called_from_several_python_threads(layer: str) -> None:
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from recdistill import ops
+torch.set_num_threads(2)
+users, items, ids = torch.randn(200, 16), torch.randn(300, 16), torch.randint(300, (200, 80))
+expected = ops.scores_at(users, items, torch.arange(200), ids)
+with ThreadPoolExecutor(4) as pool:
+    calls = [pool.submit(ops.scores_at, users, items, torch.arange(200), ids) for _ in range(60)]
+    print(all(torch.equal(call.result(), expected) for call in calls))
+"""
+    assert run(code, **{**os.environ, "NUMBA_THREADING_LAYER": layer}) == "True"

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numba
 import numba.core.config
+import numba.np.ufunc.parallel
 import torch
 
 P = ParamSpec("P")
@@ -27,6 +30,7 @@ _njit: Callable[..., Any] = numba.njit  # numba's own types hide the signature o
 _most_threads: int = vars(numba.core.config)["NUMBA_NUM_THREADS"]
 _lock = threading.Lock()
 _launched = False
+_turn: AbstractContextManager[object] = nullcontext()  # what a kernel with threads holds while it runs
 
 
 def kernel(*, parallel: bool = False, reorder: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -48,11 +52,21 @@ def kernel(*, parallel: bool = False, reorder: bool = False) -> Callable[[Callab
             "error_model": "numpy",
         }
         try:
-            return _njit(cache=True, **settings)(function)
+            compiled = _njit(cache=True, **settings)(function)
         except RuntimeError:  # no folder for the cache can be written: compile in each process
-            return _njit(**settings)(function)
+            compiled = _njit(**settings)(function)
+        return _in_turn(compiled) if parallel else compiled
 
     return wrap
+
+
+def _in_turn(compiled: Callable[P, R]) -> Callable[P, R]:
+    @wraps(compiled)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _turn:
+            return compiled(*args, **kwargs)
+
+    return call
 
 
 def use_torch_threads(work: int | None = None) -> int:
@@ -65,14 +79,21 @@ def use_torch_threads(work: int | None = None) -> int:
         work: numbers that the kernel reads or writes. Below 131,072 it gets one thread: less than 0.1 ms is
             not worth waking a second one, least of all on a machine with other things to do.
     """
-    global _launched
     threads = torch.get_num_threads()
     if not _launched:
-        with _lock:
-            numba.set_num_threads(1)
-            # Starting numba's pool sets the number of threads of the shared OpenMP library, hence torch's.
-            torch.set_num_threads(threads)
-            _launched = True
+        _launch(threads)
     threads = 1 if work is not None and work < SMALL_WORK else min(threads, _most_threads)
     numba.set_num_threads(threads)
     return threads
+
+
+def _launch(torch_threads: int) -> None:
+    global _launched, _turn
+    with _lock:
+        numba.set_num_threads(1)
+        # Starting numba's pool sets the number of threads of the shared OpenMP library, hence torch's.
+        torch.set_num_threads(torch_threads)
+        if numba.np.ufunc.parallel.threading_layer() == "workqueue":
+            # Where numba finds no OpenMP library its own pool aborts the process if two kernels enter it at once.
+            _turn = threading.Lock()
+        _launched = True
