@@ -43,15 +43,15 @@ def main() -> None:
     torch.manual_seed(0)
     cases = [case for case in all_cases() if any(word in case.name for word in arguments.only)]
     print(f"{arguments.threads} threads, best of several rounds, milliseconds\n")
-    print(f"| {'case':<46} | kernel |    twin | ratio |\n|{'-' * 48}|-------:|--------:|------:|")
+    print(f"| {'case':<57} | kernel |    twin | ratio |\n|{'-' * 59}|-------:|--------:|------:|")
     for name, kernel, twin in cases:
-        fast, slow = milliseconds(kernel), milliseconds(twin, rounds=4, shortest=0.02)
-        print(f"| {name:<46} | {fast:6.3f} | {slow:7.2f} | {slow / fast:5.1f} |", flush=True)
+        fast, slow = milliseconds(kernel), milliseconds(twin, rounds=6, shortest=0.005)
+        print(f"| {name:<57} | {fast:6.3f} | {slow:7.2f} | {slow / fast:5.1f} |", flush=True)
     if arguments.only == [""]:
         interplay()
 
 
-def milliseconds(call: Callable[[], object], rounds: int = 15, shortest: float = 0.02) -> float:
+def milliseconds(call: Callable[[], object], rounds: int = 40, shortest: float = 0.005) -> float:
     """Best mean of a few rounds, each at least as long as ``shortest`` seconds."""
     call()
     start = time.perf_counter()
