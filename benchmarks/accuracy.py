@@ -108,7 +108,7 @@ def table(title: str, found: dict[str, Any], gap: str, published: dict[str, floa
             if column == gap and name in published:
                 text += f" [{published[name]:.4f}]"
             cells.append(text)
-        closed = row["gap_closed"].get(gap, {})
+        closed = row["gap_closed"].get(gap.replace("hit", "recall"), {})  # one target a user: they are equal
         share = "–" if closed.get("mean") is None else f"{100 * closed['mean']:.0f} %"
         print(f"| {name} | " + " | ".join(cells) + f" | {share} |")
     print()
