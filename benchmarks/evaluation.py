@@ -2,8 +2,9 @@
 
     python benchmarks/evaluation.py PATH/TO/citeulike-t/interactions.parquet
 
-Users with at least 5 interactions, random 8:1:1; a random model of dim 20 and one of dim 400. "All metrics" ranks the test
-split at k 5, 10, 20 and 50 with every per-user metric, coverage and popularity groups. Medians of 5 runs, in one process.
+Users with at least 5 interactions, random 8:1:1; a random model of dim 20 and one of dim 400. "All metrics" ranks the
+test split at k 5, 10, 20 and 50 with every per-user metric, coverage and popularity groups. Medians of 5 runs, in one
+process.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from recdistill.models.ranking import top_items
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = recdistill.prepare(arguments.source, Path(folder) / "data", min_user_interactions=5, split="random")
+        data = recdistill.prepare(
+            arguments.source, Path(folder) / "data", min_user_interactions=5, split="random"
+        )
         print("| model | top-50 lists, s | all metrics, s | ratio |\n|---|---|---|---|")
         for dim in (20, 400):
             model = recdistill.models.BPR(dim=dim)
