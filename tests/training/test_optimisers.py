@@ -69,6 +69,12 @@ def test_sparse_variants_leave_untouched_rows_alone(name: str) -> None:
     assert moved.tolist() == [False, False, True, False, False, True, False]
 
 
+def test_sparse_adam_treats_a_dense_gradient_like_the_sparse_one() -> None:
+    steps = gradients(5)
+    found = run("sparse-adam", [g.to_dense() for g in steps], weight_decay=0.1)
+    assert torch.equal(found, run("sparse-adam", steps, weight_decay=0.1))
+
+
 def test_rowwise_adagrad_by_hand() -> None:
     # one row, gradient g: state = mean(g²) = 2.5; step = -lr · g / (sqrt(2.5) + eps)
     table = nn.Parameter(torch.zeros(2, 2))

@@ -94,7 +94,7 @@ class Adam(_TableOptimiser):
             if gradient is None:
                 continue
             rows = parameter.data if parameter.dim() > 1 else parameter.data[:, None]
-            update = ops.adam_touched if self.touched_only and gradient.is_sparse else ops.adam_all
+            update = ops.adam_touched if self.touched_only else ops.adam_all
             update(
                 rows,
                 self.slots[f"{name}.first"].view_as(rows),
