@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import Knowledge, TeacherState
 from recdistill.models.base import Batch, Recommender, State
-from recdistill.models.ranking import top_items
+from recdistill.models.ranking import item_ranks, scores_of, top_items
 
 
 @dataclass
@@ -48,9 +48,23 @@ class Context:
             for old in [k for k in self.shared if k[0] != self.epoch]:
                 del self.shared[old]
             users = torch.arange(self.interactions.num_users)
-            self.shared[key] = top_items(self.model.frozen(), users, depth, exclude=[self.interactions])
-            self.model.train()
+            self.shared[key] = self._of_student(top_items, users, depth, [self.interactions])
         return self.shared[key]
+
+    def student_scores(self, ids: Tensor) -> Tensor:
+        """The student's scores now of items ``ids`` (U, m) of all users, −inf at padding (−1); in blocks."""
+        return self._of_student(scores_of, torch.arange(self.interactions.num_users), ids)
+
+    def student_ranks(self, ids: Tensor) -> Tensor:
+        """The student's ranks now (from 1, among unobserved items) of ``ids`` (U, m), 0 at padding; in blocks."""
+        users = torch.arange(self.interactions.num_users)
+        return self._of_student(item_ranks, users, ids, self.interactions)
+
+    def _of_student(self, read: Callable[..., Any], *arguments: Any) -> Any:
+        """``read(state, …)`` of the student in eval mode; training goes on afterwards."""
+        found = read(self.model.frozen(), *arguments)
+        self.model.train()
+        return found
 
 
 class Distiller(nn.Module):
@@ -86,6 +100,15 @@ class Distiller(nn.Module):
 
     def after_step(self) -> None:
         """Called after each optimiser step."""
+
+
+def list_scores(state: State, users: Tensor, items: Tensor) -> Tensor:
+    """Scores for list-wise losses: those of ``items`` (b, n) times the model's ``score_scale``.
+
+    A model whose scores are bounded has nearly flat softmaxes without it.
+    """
+    scores = state.scores(users, items)
+    return scores if state.score_scale == 1 else scores * state.score_scale
 
 
 class Objective(nn.Module):

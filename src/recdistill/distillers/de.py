@@ -33,7 +33,7 @@ class DE(Distiller):
     """Distillation Experts.
 
     Args:
-        weight: of this term in the objective, at least 0.
+        weight: of this term in the objective, above 0.
         num_experts: M for users and as many for items, at least 1 (paper: 30).
         anneal_epochs: epochs over which the temperature falls from 1 to 1e-10, at least 1 (paper: 1,000, of which
             runs see 250 to 400); selection is one-hot for most rows after a fifth of them.
@@ -46,7 +46,7 @@ class DE(Distiller):
     def __init__(
         self,
         *,
-        weight: Annotated[float, Field(ge=0)] = 1e-2,
+        weight: Annotated[float, Field(gt=0)] = 1e-2,
         num_experts: Annotated[int, Field(ge=1)] = 30,
         anneal_epochs: Annotated[int, Field(ge=1)] = 1000,
     ) -> None:

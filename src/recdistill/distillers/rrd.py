@@ -26,7 +26,7 @@ from torch import Tensor
 from recdistill import ops
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
-from recdistill.distillers.base import Context, Distiller
+from recdistill.distillers.base import Context, Distiller, list_scores
 from recdistill.knowledge.base import Lists, TeacherState
 from recdistill.models.base import Batch, State
 
@@ -35,7 +35,7 @@ class RRD(Distiller):
     """Relaxed Ranking Distillation.
 
     Args:
-        weight: of this term in the objective, at least 0.
+        weight: of this term in the objective, above 0.
         num_interesting: K, items of the teacher's list in the loss, at least 1 (paper: 40).
         num_uninteresting: L, random items they are to beat, at least 1 (paper: 40).
         depth: of the teacher's list; nothing in it is drawn as uninteresting (paper: 500).
@@ -51,7 +51,7 @@ class RRD(Distiller):
     def __init__(
         self,
         *,
-        weight: Annotated[float, Field(ge=0)] = 1e-3,
+        weight: Annotated[float, Field(gt=0)] = 1e-3,
         num_interesting: Annotated[int, Field(ge=1)] = 40,
         num_uninteresting: Annotated[int, Field(ge=1)] = 40,
         depth: Annotated[int, Field(ge=1)] = 500,
@@ -96,7 +96,7 @@ class RRD(Distiller):
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         items = self.get_buffer("drawn")[batch.users].long()  # (b, K + L)
-        return relaxed_ranking_loss(student.scores(batch.users, items), items, self.num_interesting)
+        return relaxed_ranking_loss(list_scores(student, batch.users, items), items, self.num_interesting)
 
 
 def relaxed_ranking_loss(scores: Tensor, items: Tensor, num_interesting: int) -> Tensor:

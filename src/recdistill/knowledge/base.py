@@ -81,6 +81,7 @@ class Restricted:
         self.kinds: frozenset[str] = reads.kinds & kinds
         self.num_users: int = reads.num_users
         self.num_items: int = reads.num_items
+        self.score_scale: float = reads.score_scale
 
     def _of(self, kind: str) -> Any:
         if kind not in self._allowed:

@@ -29,9 +29,13 @@ class FrozenState:
     Args:
         vectors: tables whose product is the score.
         embeddings: user and item tables that feature methods read; None for models without.
+        score_scale: what list-wise losses multiply the scores by.
     """
 
-    def __init__(self, vectors: ScoreVectors, embeddings: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(
+        self, vectors: ScoreVectors, embeddings: tuple[Tensor, Tensor] | None, score_scale: float = 1.0
+    ) -> None:
+        self.score_scale = score_scale
         self.vectors = vectors
         self.embeddings = embeddings
         self.num_users = vectors.users.shape[0]
@@ -97,6 +101,10 @@ class TeacherKnowledge:
     @property
     def num_items(self) -> int:
         return self.train.num_items
+
+    @property
+    def score_scale(self) -> float:
+        return 1.0 if self.frozen is None else self.frozen.score_scale
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -268,7 +276,8 @@ def _stored_state(arrays: Mapping[str, Tensor]) -> FrozenState:
         arrays.get("item_bias"),
         arrays.get("user_bias"),
     )
-    return FrozenState(vectors, embeddings)
+    scale = float(arrays["score_scale"]) if "score_scale" in arrays else 1.0
+    return FrozenState(vectors, embeddings, scale)
 
 
 def stored_arrays(state: FrozenState) -> dict[str, Tensor]:
@@ -283,6 +292,8 @@ def stored_arrays(state: FrozenState) -> dict[str, Tensor]:
         arrays["item_bias"] = tables.item_bias
     if tables.user_bias is not None:
         arrays["user_bias"] = tables.user_bias
+    if state.score_scale != 1:
+        arrays["score_scale"] = torch.tensor(state.score_scale)
     return {name: value.cpu().contiguous() for name, value in arrays.items()}
 
 

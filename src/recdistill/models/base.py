@@ -110,6 +110,11 @@ class State(Protocol):
     @property
     def num_items(self) -> int: ...
 
+    @property
+    def score_scale(self) -> float:
+        """What list-wise losses multiply the scores by: 1, or more for models whose scores are bounded."""
+        ...
+
     def user_embeddings(self, users: Tensor) -> Tensor:
         """Vectors of ``users`` (b,), shape ``(b, dim)``."""
         ...
@@ -144,6 +149,7 @@ class EmbeddingState:
     """
 
     kinds: frozenset[str] = frozenset({"scores", "embeddings"})
+    score_scale: float = 1.0
 
     def __init__(self, users: Tensor, items: Tensor) -> None:
         self.users = users

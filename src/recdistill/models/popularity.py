@@ -19,6 +19,7 @@ class PopularityState:
     """
 
     kinds: frozenset[str] = frozenset({"scores"})
+    score_scale: float = 1.0
 
     def __init__(self, counts: Tensor, num_users: int) -> None:
         self.counts = counts

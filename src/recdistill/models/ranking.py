@@ -105,6 +105,66 @@ def top_users(
     return ids, scores
 
 
+@torch.no_grad()
+def scores_of(state: State, users: Tensor, ids: Tensor) -> Tensor:
+    """Scores of listed items, one block of users at a time, on the CPU.
+
+    Args:
+        state: what scores.
+        users: indices, shape ``(n,)``, int64.
+        ids: items of each user, shape ``(n, m)``, padded with −1.
+
+    Returns:
+        ``(n, m)`` float32, −inf where there is padding.
+    """
+    device = _device(state)
+    found = torch.empty(ids.shape)
+    for part in torch.arange(len(users)).split(8192):
+        block = ids[part].long()
+        scores = state.scores(users[part].to(device), block.to(device)).float().cpu()
+        found[part] = scores.masked_fill(block < 0, -torch.inf)
+    return found
+
+
+@torch.no_grad()
+def item_ranks(state: State, users: Tensor, ids: Tensor, exclude: Interactions) -> Tensor:
+    """Ranks (from 1) of listed items among all items that are not excluded, one block of scores at a time.
+
+    rank = 1 + #{j not excluded: s_uj > s_ui}.
+
+    Args:
+        state: what scores.
+        users: indices, shape ``(n,)``, int64.
+        ids: items of each user, shape ``(n, m)``, padded with −1.
+        exclude: pairs that take no part in the ranking.
+
+    Returns:
+        ``(n, m)`` int64; 0 where there is padding.
+    """
+    device = _device(state)
+    ranks = torch.zeros(ids.shape, dtype=torch.int64)
+    block = max(1, _BLOCK_BYTES // (16 * state.num_items))
+    for part in torch.arange(len(users)).split(block):
+        chosen, listed = users[part], ids[part].long()
+        scores = state.scores(chosen.to(device)).float().cpu()  # (b, I)
+        own = scores.gather(1, listed.clamp(min=0))
+        seen = exclude.rows(chosen)
+        owner = torch.repeat_interleave(torch.arange(len(chosen)), seen.indptr.diff())
+        scores[owner, seen.items.long()] = -torch.inf
+        ascending, order = own.sort(dim=1)
+        below = torch.searchsorted(ascending, scores)  # listed items that each item beats
+        beaten = torch.zeros(len(chosen), ids.shape[1] + 1, dtype=torch.int64)
+        beaten.scatter_add_(1, below, torch.ones_like(below))
+        better = beaten.flip(1).cumsum(1).flip(1)[:, 1:]  # items that beat the k-th in ascending order
+        ranks[part] = torch.empty_like(better).scatter_(1, order, better + 1).masked_fill_(listed < 0, 0)
+    return ranks
+
+
+def _device(state: State) -> torch.device:
+    vectors = state.score_vectors()
+    return torch.device("cpu") if vectors is None else vectors.items.device
+
+
 def _on(rows: ops.Rows | None, device: torch.device) -> ops.Rows | None:
     return rows if rows is None else ops.Rows(rows.indptr.to(device), rows.items.to(device))
 
