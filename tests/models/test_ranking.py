@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
+from recdistill.models.base import EmbeddingState, ScoreVectors, user_scores
 from recdistill.models.bpr import BPR
-from recdistill.models.ranking import item_ranks, scores_of
+from recdistill.models.ranking import item_ranks, scores_of, user_scores_of
 from recdistill.testing import built, tiny_interactions
 
 
@@ -21,3 +24,43 @@ def test_ranks_of_listed_items_are_counted_among_unobserved_items() -> None:
     expected = 1 + ((scores[:, None, :] > own[:, :, None]) & unseen[:, None, :]).sum(2)
     assert torch.equal(item_ranks(state, users, ids, interactions), expected.masked_fill(ids < 0, 0))
     assert torch.equal(scores_of(state, users, ids), own.masked_fill(ids < 0, -torch.inf))
+
+
+class Biased(EmbeddingState):
+    """Scores with a bias of each item and each user."""
+
+    vectors = True
+
+    def __init__(self, users: Tensor, items: Tensor) -> None:
+        super().__init__(users, items)
+        self.item_bias = torch.linspace(-1, 1, len(items))
+        self.user_bias = torch.linspace(2, -1, len(users))
+
+    def score_vectors(self) -> ScoreVectors | None:  # type: ignore[override]
+        return ScoreVectors(self.users, self.items, self.item_bias, self.user_bias) if self.vectors else None
+
+    def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
+        full = (self.users @ self.items.T + self.item_bias + self.user_bias[:, None])[users]
+        return full if items is None else full.gather(1, items.clamp(min=0)).masked_fill(items < 0, 0.0)
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_scores_of_listed_users(vectors: bool) -> None:
+    """With score vectors, and pair by pair without: the full matrix at those places, and its gradient."""
+    generator = torch.Generator().manual_seed(0)
+    tables = [torch.randn(rows, 3, generator=generator).requires_grad_() for rows in (30, 40)]
+    state = Biased(*tables)
+    state.vectors = vectors
+    ids = torch.randint(-1, 30, (40, 7), generator=generator)
+    items = torch.arange(40)
+    full = state.scores(torch.arange(30)).T
+    expected = full.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, 0.0)
+    found = user_scores(state, items, ids)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.square().sum(), tables),
+        torch.autograd.grad(expected.square().sum(), tables),
+    )
+    torch.testing.assert_close(
+        user_scores_of(state, items, ids), expected.detach().masked_fill(ids < 0, -torch.inf)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import Knowledge, TeacherState
-from recdistill.models.base import Batch, Recommender, State
-from recdistill.models.ranking import item_ranks, scores_of, top_items
+from recdistill.models.base import Batch, Recommender, State, user_scores
+from recdistill.models.ranking import item_ranks, scores_of, top_items, user_scores_of
 
 
 @dataclass
@@ -35,25 +35,30 @@ class Context:
     num_epochs: int
     generator: torch.Generator
     device: torch.device
-    shared: dict[tuple[int, int], tuple[Tensor, Tensor]]
+    shared: dict[tuple[int, int, bool], tuple[Tensor, Tensor]]
     epoch: int = 0
 
-    def student_top_items(self, depth: int) -> tuple[Tensor, Tensor]:
+    def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
         """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.
 
-        Padded with −1 and −inf.
+        Padded with −1 and −inf. With ``observed`` the train items are ranked too.
         """
-        key = (self.epoch, depth)
+        key = (self.epoch, depth, observed)
         if key not in self.shared:
             for old in [k for k in self.shared if k[0] != self.epoch]:
                 del self.shared[old]
             users = torch.arange(self.interactions.num_users)
-            self.shared[key] = self._of_student(top_items, users, depth, [self.interactions])
+            exclude = [] if observed else [self.interactions]
+            self.shared[key] = self._of_student(top_items, users, depth, exclude)
         return self.shared[key]
 
     def student_scores(self, ids: Tensor) -> Tensor:
         """The student's scores now of items ``ids`` (U, m) of all users, −inf at padding (−1); in blocks."""
         return self._of_student(scores_of, torch.arange(self.interactions.num_users), ids)
+
+    def student_user_scores(self, ids: Tensor) -> Tensor:
+        """The student's scores now of users ``ids`` (I, m) for all items, −inf at padding (−1); in blocks."""
+        return self._of_student(user_scores_of, torch.arange(self.interactions.num_items), ids)
 
     def student_ranks(self, ids: Tensor) -> Tensor:
         """The student's ranks now (from 1, among unobserved items) of ``ids`` (U, m), 0 at padding; in blocks."""
@@ -75,9 +80,9 @@ class Distiller(nn.Module):
     carries between steps is a registered buffer, so that a resumed run is exact.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """Kinds of knowledge that it reads of the teacher."""
-    student_needs: ClassVar[frozenset[str]] = frozenset({"scores"})
+    needs: frozenset[str] = frozenset()
+    """Kinds of knowledge that it reads of the teacher; a method whose options decide sets it in its constructor."""
+    student_needs: frozenset[str] = frozenset({"scores"})
     """What the student's state must supply."""
 
     options: dict[str, Any]
@@ -108,6 +113,12 @@ def list_scores(state: State, users: Tensor, items: Tensor) -> Tensor:
     A model whose scores are bounded has nearly flat softmaxes without it.
     """
     scores = state.scores(users, items)
+    return scores if state.score_scale == 1 else scores * state.score_scale
+
+
+def user_list_scores(state: State, items: Tensor, users: Tensor) -> Tensor:
+    """Scores for list-wise losses of items: those of ``users`` (b, n) times the model's ``score_scale``."""
+    scores = user_scores(state, items, users)
     return scores if state.score_scale == 1 else scores * state.score_scale
 
 
@@ -157,7 +168,7 @@ class Objective(nn.Module):
             MissingKnowledgeError: a kind of knowledge is missing; the message has the command that makes it.
             OptionError: the student cannot supply what a method reads.
         """
-        shared: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        shared: dict[tuple[int, int, bool], tuple[Tensor, Tensor]] = {}
         self._contexts = []
         for name, method in self.methods():
             assert self.knowledge is not None

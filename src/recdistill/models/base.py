@@ -140,6 +140,33 @@ def rows_of(table: Tensor, ids: Tensor) -> Tensor:
     return F.embedding(ids, table, sparse=table.is_leaf and table.requires_grad)
 
 
+def user_scores(state: State, items: Tensor, users: Tensor) -> Tensor:
+    """Scores of the users listed for each item: ``State.scores`` with the roles swapped.
+
+    A model without score vectors answers pair by pair.
+
+    Args:
+        state: what scores; gradients flow.
+        items: shape ``(b,)``, int64.
+        users: shape ``(b, n)``, int64; padding (−1) scores 0 and gives no gradient.
+
+    Returns:
+        Shape ``(b, n)``.
+    """
+    vectors = state.score_vectors()
+    if vectors is None:
+        owners = items[:, None].expand_as(users).masked_fill(users < 0, -1)
+        pairs = state.scores(users.clamp(min=0).reshape(-1), owners.reshape(-1, 1))
+        return pairs.reshape(users.shape)
+    scores = ops.scores_at(vectors.items, vectors.users, items, users)
+    present = users >= 0
+    if vectors.user_bias is not None:
+        scores = scores + vectors.user_bias[users.clamp(min=0)] * present
+    if vectors.item_bias is not None:
+        scores = scores + vectors.item_bias[items][:, None] * present
+    return scores
+
+
 class EmbeddingState:
     """The state of a dot-product model: two tables.
 

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from recdistill import ops
 from recdistill.data.interactions import Interactions
-from recdistill.models.base import State
+from recdistill.models.base import State, user_scores
 
 _BLOCK_BYTES = 64 << 20
 """Upper bound of one block of scores for models that have no score vectors."""
+
+_PAIRS = 1 << 16
+"""Pairs of one block that such models score one by one."""
 
 
 @torch.no_grad()
@@ -122,6 +125,28 @@ def scores_of(state: State, users: Tensor, ids: Tensor) -> Tensor:
     for part in torch.arange(len(users)).split(8192):
         block = ids[part].long()
         scores = state.scores(users[part].to(device), block.to(device)).float().cpu()
+        found[part] = scores.masked_fill(block < 0, -torch.inf)
+    return found
+
+
+@torch.no_grad()
+def user_scores_of(state: State, items: Tensor, ids: Tensor) -> Tensor:
+    """Scores of listed users, one block of items at a time: :func:`scores_of` with the roles swapped.
+
+    Args:
+        state: what scores.
+        items: indices, shape ``(n,)``, int64.
+        ids: users of each item, shape ``(n, m)``, padded with −1.
+
+    Returns:
+        ``(n, m)`` float32, −inf where there is padding.
+    """
+    device = _device(state)
+    found = torch.empty(ids.shape)
+    rows = 8192 if state.score_vectors() is not None else max(1, _PAIRS // max(ids.shape[1], 1))
+    for part in torch.arange(len(items)).split(rows):
+        block = ids[part].long()
+        scores = user_scores(state, items[part].to(device), block.to(device)).float().cpu()
         found[part] = scores.masked_fill(block < 0, -torch.inf)
     return found
 
