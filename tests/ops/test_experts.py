@@ -63,3 +63,25 @@ def test_bfloat16_products_stay_close_and_only_under_autocast() -> None:
     assert low.dtype == torch.float32
     assert not torch.equal(low, exact)
     torch.testing.assert_close(low, exact, rtol=2e-2, atol=0.0)
+
+
+@pytest.mark.parametrize("sharp", [1.0, 1e4])
+def test_kernels_equal_the_twin_in_float32(sharp: float) -> None:
+    inputs, selection, experts, targets, weight = arguments(300, 6, torch.float32, sharp=sharp)
+    leaves = [inputs, selection, *experts]
+    got = torch.autograd.grad(mixture_error(inputs, selection, experts, targets, weight), leaves)
+    plain = mixture_error_reference(inputs, selection, experts, targets, weight)
+    want = torch.autograd.grad(plain, leaves)
+    active = selection > 1e-8
+    for number, (one, other) in enumerate(zip(got, want, strict=True)):
+        if number == 1:
+            one, other = one[active], other[active]
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-3)
+
+
+def test_a_second_backward_pass_gives_the_same_gradient() -> None:
+    inputs, selection, experts, targets, weight = arguments(40, 3, torch.float32)
+    loss = 3.0 * mixture_error(inputs, selection, experts, targets, weight)
+    first = torch.autograd.grad(loss, inputs, retain_graph=True)[0]
+    second = torch.autograd.grad(loss, inputs)[0]
+    assert torch.equal(first, second)

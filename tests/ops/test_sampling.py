@@ -15,10 +15,13 @@ from recdistill.ops import (
     draw_unobserved_reference,
     sample_positions,
     sample_positions_reference,
+    sample_weighted,
+    sample_weighted_reference,
 )
 
 DRAW = pytest.mark.parametrize("function", [draw_unobserved, draw_unobserved_reference])
 POSITIONS = pytest.mark.parametrize("function", [sample_positions, sample_positions_reference])
+WEIGHTED = pytest.mark.parametrize("function", [sample_weighted, sample_weighted_reference])
 
 # Users with some, none, all and all but one of five items.
 INDPTR = torch.tensor([0, 2, 2, 7, 11])
@@ -215,3 +218,42 @@ def test_wrong_options_are_named(function) -> None:  # type: ignore[no-untyped-d
             function(lengths, 1, temperature, seeded())
     with pytest.raises(ValueError, match="k must be 0 or more"):
         function(lengths, -1, 1.0, seeded())
+
+
+@WEIGHTED
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_every_weighted_set_has_its_chance(function, k: int) -> None:  # type: ignore[no-untyped-def]
+    """Against the chance of each set of k entries, summed over its orders; entries 1 and 4 have no weight."""
+    rows, weights = 40_000, [0.1, 0.0, 1.0, 0.5, -2.0, 0.9, 0.01]
+    chances: Counter[tuple[int, ...]] = Counter()
+    present = [place for place, weight in enumerate(weights) if weight > 0]
+    for order in itertools.permutations(present, k):
+        chance, left = 1.0, sum(weights[place] for place in present)
+        for place in order:
+            chance *= weights[place] / left
+            left -= weights[place]
+        chances[tuple(sorted(order))] += chance  # type: ignore[assignment]
+    drawn = function(torch.tensor(weights).expand(rows, -1), k, seeded(11))
+    found = Counter(map(tuple, drawn.tolist()))
+    assert set(found) <= set(chances)
+    for chosen, chance in chances.items():
+        assert abs(found[chosen] / rows - chance) < 5 * math.sqrt(chance * (1 - chance) / rows) + 1e-9
+
+
+@WEIGHTED
+def test_rows_with_few_weights_give_them_all(function) -> None:  # type: ignore[no-untyped-def]
+    weights = torch.tensor([[0.0, 1e-30, 0.0, 3.0], [-1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    drawn = function(weights, 4, seeded())
+    assert drawn.tolist() == [[1, 3, -1, -1], [-1] * 4, [0, 1, 2, 3]]
+    assert function(weights, 6, seeded())[0].tolist() == [1, 3, -1, -1, -1, -1]
+    assert function(weights, 0, seeded()).shape == (3, 0)
+    assert function(weights[:0], 2, seeded()).shape == (0, 2)
+    with pytest.raises(ValueError, match="k must be 0 or more"):
+        function(weights, -1, seeded())
+
+
+def test_weighted_draws_repeat_with_the_seed() -> None:
+    weights = torch.rand(50, 40, generator=seeded(1))
+    first, again, other = (sample_weighted(weights, 5, seeded(seed)) for seed in (2, 2, 3))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

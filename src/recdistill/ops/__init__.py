@@ -19,6 +19,8 @@ from recdistill.ops.sampling import (
     draw_unobserved_reference,
     sample_positions,
     sample_positions_reference,
+    sample_weighted,
+    sample_weighted_reference,
 )
 from recdistill.ops.scores import scores_at, scores_at_reference
 from recdistill.ops.topk import top_k, top_k_dense, top_k_dense_reference, top_k_reference
@@ -41,6 +43,8 @@ __all__ = [
     "rowwise_adagrad_reference",
     "sample_positions",
     "sample_positions_reference",
+    "sample_weighted",
+    "sample_weighted_reference",
     "scores_at",
     "scores_at_reference",
     "top_k",

@@ -87,23 +87,47 @@ class _MixtureError(torch.autograd.Function):
         row_weight: Tensor,
         low: torch.dtype | None,
     ) -> Tensor:
-        work = _Work(
-            inputs, selection, Experts(first, first_bias, second, second_bias), targets, row_weight, low
-        )
-        active = selection > NEGLIGIBLE
-        share = float(active.float().mean()) if active.numel() else 0.0
-        loss = work.grouped(active) if share < 0.25 else work.blocks()
-        ctx.save_for_backward(*work.gradients())
+        arguments = (inputs, selection, first, first_bias, second, second_bias, targets, row_weight)
+        ctx.save_for_backward(*arguments)
+        ctx.low = low
+        loss, ctx.gradients = _value_and_gradients(low, *arguments)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad_outputs[0]
-        return (*(gradient * scale for gradient in ctx.saved_tensors), None, None, None)
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gradients = ctx.gradients
+        ctx.gradients = None  # given away and scaled in place: a second backward pass computes them again
+        if gradients is None:
+            saved: tuple[Tensor, ...] = ctx.saved_tensors
+            _, gradients = _value_and_gradients(ctx.low, *saved)
+        return (*(gradient.mul_(scale) for gradient in gradients), None, None, None)
+
+
+def _value_and_gradients(
+    low: torch.dtype | None,
+    inputs: Tensor,
+    selection: Tensor,
+    first: Tensor,
+    first_bias: Tensor,
+    second: Tensor,
+    second_bias: Tensor,
+    targets: Tensor,
+    row_weight: Tensor,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    experts = Experts(first, first_bias, second, second_bias)
+    work = _Work(inputs, selection, experts, targets, row_weight, low)
+    active = selection > NEGLIGIBLE
+    share = float(active.float().mean()) if active.numel() else 0.0
+    loss = work.grouped(active) if share < 0.25 else work.blocks()
+    return loss, work.gradients()
 
 
 class _Work:
-    """Buffers of one evaluation: the gradients of every argument, added to block by block."""
+    """One evaluation: the gradients of every argument, filled block by block.
+
+    The first layer's bias is the weight of one more input that is always 1.
+    """
 
     def __init__(
         self,
@@ -114,19 +138,26 @@ class _Work:
         row_weight: Tensor,
         low: torch.dtype | None,
     ) -> None:
-        self.inputs, self.selection, self.experts = inputs, selection, experts
-        self.targets, self.row_weight, self.low = targets, row_weight, low
-        self.grad_inputs = torch.zeros_like(inputs)
-        self.grad_selection = torch.zeros_like(selection)
-        self.grads = Experts(*(torch.zeros_like(weight) for weight in experts))
+        self.inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)  # (n, d_in + 1)
+        self.first = torch.cat([experts.first, experts.first_bias[:, None]], dim=1)  # (M, d_in + 1, h)
+        self.selection, self.experts = selection.contiguous(), experts
+        self.targets, self.row_weight, self.low = targets, row_weight.contiguous(), low
+        self.grad_inputs = torch.zeros_like(self.inputs)
+        self.grad_selection = torch.empty_like(self.selection)
+        self.grad_first = torch.empty_like(self.first)
+        self.grad_second = torch.empty_like(experts.second, memory_format=torch.contiguous_format)
+        self.grad_second_bias = torch.empty_like(experts.second_bias)
 
     def gradients(self) -> tuple[Tensor, ...]:
-        return (self.grad_inputs, self.grad_selection, *self.grads)
-
-    def _product(self, left: Tensor, right: Tensor) -> Tensor:
-        if self.low is None:
-            return left @ right
-        return (left.to(self.low) @ right.to(self.low)).to(left.dtype)
+        grad_first, grad_first_bias = self.grad_first[:, :-1], self.grad_first[:, -1]
+        return (
+            self.grad_inputs[:, :-1].contiguous(),
+            self.grad_selection,
+            grad_first.contiguous(),
+            grad_first_bias.contiguous(),
+            self.grad_second,
+            self.grad_second_bias,
+        )
 
     def _product_into(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         if self.low is None:
@@ -137,74 +168,127 @@ class _Work:
     def blocks(self) -> Tensor:
         """All experts on every row: three large products a block."""
         experts = self.experts
-        num_experts, dim_in, width = experts.first.shape
-        first = experts.first.permute(1, 0, 2).reshape(dim_in, -1)  # (d_in, M·h)
+        num_experts, dim_in, width = self.first.shape
+        first = self.first.permute(1, 0, 2).reshape(dim_in, -1)  # (d_in + 1, M·h)
         second = experts.second.reshape(num_experts * width, -1)  # (M·h, d_out)
-        low_second = second if self.low is None else second.to(self.low)
+        if self.low is not None:
+            second = second.to(self.low)
         grad_first = torch.zeros_like(first)
-        grad_second = self.grads.second.view_as(second)
+        grad_second = self.grad_second.zero_().view(num_experts * width, -1)
+        self.grad_second_bias.zero_()
         loss = self.inputs.new_zeros(())
-        rows = max(64, _BLOCK_ELEMENTS // (num_experts * width))
-        for start in range(0, len(self.inputs), rows):
+        rows = min(len(self.inputs), max(64, _BLOCK_ELEMENTS // (num_experts * width)))
+        buffers = [self.inputs.new_empty(rows, num_experts * width) for _ in range(2)]
+        for start in range(0, len(self.inputs), rows or 1):
             part = slice(start, start + rows)
-            x, z, weight = self.inputs[part], self.selection[part], self.row_weight[part]
-            hidden = (
-                torch.addmm(experts.first_bias.reshape(-1), x, first).relu_().view(len(x), num_experts, width)
-            )
-            mixed = (hidden * z[:, :, None]).view(len(x), -1)  # (n, M·h)
-            error = self._product(mixed, low_second) + z @ experts.second_bias - self.targets[part]
-            loss = loss + (weight * error.square().sum(dim=1)).sum()
-            error *= 2 * weight[:, None]
-            grad_second += self._product(mixed.T, error)
-            del mixed
-            back = self._product(error, low_second.T).view(len(x), num_experts, width)
-            self.grad_selection[part] = (back * hidden).sum(dim=2) + error @ experts.second_bias.T
-            self.grads.second_bias.addmm_(z.T, error)
-            back *= z[:, :, None]
-            back *= hidden > 0
-            flat = back.view(len(x), -1)
-            grad_first.addmm_(x.T, flat)
-            self.grads.first_bias.view(-1).add_(flat.sum(dim=0))
-            torch.mm(flat, first.T, out=self.grad_inputs[part])
-        self.grads.first.copy_(grad_first.view(dim_in, num_experts, width).permute(1, 0, 2))
+            x, z = self.inputs[part], self.selection[part]
+            hidden, mixed = (buffer[: len(x)] for buffer in buffers)
+            torch.mm(x, first, out=hidden)
+            _gate(hidden, z, mixed)
+            error = (z @ experts.second_bias).sub_(self.targets[part])
+            self._add_product(error, mixed, second)
+            loss = loss + _error_rows(error, self.row_weight[part])
+            self._add_product(grad_second, mixed.T, error)
+            self.grad_second_bias.addmm_(z.T, error)
+            torch.mm(error, experts.second_bias.T, out=self.grad_selection[part])
+            self._product_into(error, second.T, mixed)  # mixed is not needed any more
+            _gate_back(hidden, z, mixed, self.grad_selection[part])
+            grad_first.addmm_(x.T, mixed)
+            torch.mm(mixed, first.T, out=self.grad_inputs[part])
+        self.grad_first.copy_(grad_first.view(dim_in, num_experts, width).permute(1, 0, 2))
         return loss
+
+    def _add_product(self, total: Tensor, left: Tensor, right: Tensor) -> None:
+        if self.low is None:
+            total.addmm_(left, right)
+        else:
+            total += (left.to(self.low) @ right.to(self.low)).to(total.dtype)
 
     def grouped(self, active: Tensor) -> Tensor:
         """Each expert on the rows that select it: pairs sorted by expert, so that an expert's are one slice."""
         experts, selection = self.experts, self.selection
         owners, rows = torch.nonzero(active.T, as_tuple=True)
-        counts = torch.bincount(owners, minlength=len(experts.first)).tolist()
-        slices = [
-            (m, slice(stop - n, stop))
-            for m, (n, stop) in enumerate(zip(counts, accumulate(counts), strict=True))
-            if n
-        ]
-        x, z = self.inputs[rows], selection[rows, owners][:, None]  # (p, d_in), (p, 1)
-        hidden = x.new_empty(len(rows), experts.first.shape[2])
-        for m, part in slices:
-            torch.addmm(experts.first_bias[m], x[part], experts.first[m], out=hidden[part])
-        hidden.relu_()
-        scaled = hidden * z
+        counts = torch.bincount(owners, minlength=len(self.first)).tolist()
+        parts = [slice(stop - n, stop) for n, stop in zip(counts, accumulate(counts), strict=True)]
+        x, z = self.inputs[rows], selection[rows, owners][:, None]  # (p, d_in + 1), (p, 1)
+        hidden = x.new_empty(len(rows), self.first.shape[2])
+        for one, weight in zip(_slices(hidden, x, parts=parts), self.first, strict=True):
+            torch.mm(one[1], weight, out=one[0])
+        mixed = torch.empty_like(hidden)
+        _gate(hidden, z, mixed)
         output = x.new_empty(len(rows), experts.second.shape[2])
-        for m, part in slices:
-            self._product_into(scaled[part], experts.second[m], output[part])
+        for one, weight in zip(_slices(output, mixed, parts=parts), experts.second, strict=True):
+            self._product_into(one[1], weight, one[0])
         error = (selection @ experts.second_bias).sub_(self.targets).index_add_(0, rows, output)
-        loss = (self.row_weight * error.square().sum(dim=1)).sum()
-        error *= 2 * self.row_weight[:, None]
+        loss = _error_rows(error, self.row_weight)
         torch.mm(error, experts.second_bias.T, out=self.grad_selection)
-        torch.mm(selection.T, error, out=self.grads.second_bias)
+        torch.mm(selection.T, error, out=self.grad_second_bias)
         torch.index_select(error, 0, rows, out=output)  # (p, d_out): each pair's own error
-        back = torch.empty_like(hidden)
-        for m, part in slices:
-            self._product_into(scaled[part].T, output[part], self.grads.second[m])
-            self._product_into(output[part], experts.second[m].T, back[part])
-        self.grad_selection[rows, owners] += (back * hidden).sum(dim=1)
-        back *= z
-        back *= hidden > 0
-        self.grads.first_bias.index_add_(0, owners, back)
+        for one, weight, grad in zip(
+            _slices(output, mixed, parts=parts), experts.second, self.grad_second, strict=True
+        ):
+            self._product_into(one[1].T, one[0], grad)
+            self._product_into(one[0], weight.T, one[1])  # mixed is not needed any more
+        by_pair = z.new_zeros(len(rows), 1)
+        _gate_back(hidden, z, mixed, by_pair)
+        self.grad_selection[rows, owners] += by_pair[:, 0]
         grad_x = torch.empty_like(x)
-        for m, part in slices:
-            torch.mm(x[part].T, back[part], out=self.grads.first[m])
-            torch.mm(back[part], experts.first[m].T, out=grad_x[part])
+        for one, weight, grad in zip(
+            _slices(x, mixed, grad_x, parts=parts), self.first, self.grad_first, strict=True
+        ):
+            torch.mm(one[0].T, one[1], out=grad)
+            torch.mm(one[1], weight.T, out=one[2])
         self.grad_inputs.index_add_(0, rows, grad_x)
         return loss
+
+
+def _slices(*tensors: Tensor, parts: list[slice]) -> list[list[Tensor]]:
+    """The same slices of several tensors."""
+    return [[tensor[part] for tensor in tensors] for part in parts]
+
+
+def _on_kernels(tensor: Tensor) -> bool:
+    return tensor.is_cpu and tensor.dtype == torch.float32
+
+
+def _gate(hidden: Tensor, selection: Tensor, mixed: Tensor) -> None:
+    """hidden (n, M·h) becomes relu(hidden), mixed that times the selection (n, M)."""
+    if _on_kernels(hidden):
+        from recdistill.ops.kernels import experts as kernels
+        from recdistill.ops.kernels import use_torch_threads
+
+        use_torch_threads(hidden.numel())
+        kernels.gate(hidden.numpy(), selection.numpy(), mixed.numpy())
+        return
+    shape = (*selection.shape, -1) if hidden.numel() else (*selection.shape, 0)
+    torch.mul(hidden.relu_().view(shape), selection[:, :, None], out=mixed.view(shape))
+
+
+def _gate_back(hidden: Tensor, selection: Tensor, back: Tensor, grad_selection: Tensor) -> None:
+    """back (n, M·h), the gradient of mixed, becomes that before the relu; grad_selection is added to."""
+    if _on_kernels(hidden):
+        from recdistill.ops.kernels import experts as kernels
+        from recdistill.ops.kernels import use_torch_threads
+
+        use_torch_threads(hidden.numel())
+        kernels.gate_back(hidden.numpy(), selection.numpy(), back.numpy(), grad_selection.numpy())
+        return
+    shape = (*selection.shape, -1) if hidden.numel() else (*selection.shape, 0)
+    grad_selection += (back * hidden).view(shape).sum(dim=2)
+    back.view(shape).mul_(selection[:, :, None])
+    back *= hidden > 0
+
+
+def _error_rows(error: Tensor, row_weight: Tensor) -> Tensor:
+    """Σ w ‖error‖²; error becomes its gradient 2 w error."""
+    if _on_kernels(error):
+        from recdistill.ops.kernels import experts as kernels
+        from recdistill.ops.kernels import use_torch_threads
+
+        losses = torch.empty_like(row_weight)
+        use_torch_threads(error.numel())
+        kernels.error_rows(error.numpy(), row_weight.numpy(), losses.numpy())
+        return losses.sum()
+    loss = (row_weight * error.square().sum(dim=1)).sum()
+    error *= 2 * row_weight[:, None]
+    return loss

@@ -1,4 +1,4 @@
-"""Draws of unobserved items and of ranking positions."""
+"""Draws of unobserved items, of ranking positions and of weighted entries."""
 
 from __future__ import annotations
 
@@ -185,7 +185,55 @@ def sample_positions_reference(
 
 
 def _check_positions(k: int, temperature: float) -> None:
-    if k < 0:
-        raise ValueError(f"k must be 0 or more, got {k}")
+    _check_count(k)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+
+
+def _check_count(k: int) -> None:
+    if k < 0:
+        raise ValueError(f"k must be 0 or more, got {k}")
+
+
+def sample_weighted(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Draw k entries of each row without replacement, with chances proportional to their weights.
+
+    Each entry has an exponential clock of rate equal to its weight, and the k that strike first are taken. An
+    entry whose weight is not above 0 is never drawn.
+
+    Args:
+        weights: (b, m) float, finite; computed with in float32.
+        k: entries a row, >= 0.
+        generator: where the random numbers come from; on the CPU.
+
+    Returns:
+        (b, k) int64 columns, ascending; rows with at most k weights above 0 give all of them, then pads -1.
+
+    Raises:
+        ValueError: a negative k.
+    """
+    _check_count(k)
+    if not weights.is_cpu:
+        return sample_weighted_reference(weights, k, generator)
+    from recdistill.ops.kernels import sampling as kernels
+    from recdistill.ops.kernels import use_torch_threads
+
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    chosen = torch.empty((len(weights), k), dtype=torch.int64)
+    if k == 0:
+        return chosen
+    use_torch_threads(8 * weights.numel())  # a logarithm and the steps of the selection
+    kernels.weighted(weights.detach().float().contiguous().numpy(), np.uint64(seed), chosen.numpy())
+    return chosen
+
+
+def sample_weighted_reference(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Plain-torch twin of :func:`sample_weighted`: the same law, other draws."""
+    _check_count(k)
+    rows, width = weights.shape
+    uniform = torch.rand((rows, max(width, k)), dtype=torch.float64, generator=generator).to(weights.device)
+    rates = torch.nn.functional.pad(weights.detach().double(), (0, max(k - width, 0)))
+    keys = torch.where(rates > 0, rates.log() - torch.log(-torch.log1p(-uniform)), -torch.inf)
+    best = keys.topk(k, dim=1)
+    chosen = best.indices.masked_fill(best.values == -torch.inf, keys.shape[1]).sort(dim=1).values
+    return chosen.masked_fill(chosen == keys.shape[1], -1)

@@ -1,4 +1,4 @@
-"""Kernels of ``recdistill.ops.sampling``: unobserved items by rank, positions by exponential clocks."""
+"""Kernels of ``recdistill.ops.sampling``: unobserved items by rank, positions and weights by exponential clocks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recdistill.ops.kernels import kernel
 
 Doubles = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Items = NDArray[np.int32]
 
@@ -159,4 +160,31 @@ def positions(
         for position in range(drawn):
             if column < k and clocks[position] <= limit:
                 out[row, column] = position
+                column += 1
+
+
+@kernel(parallel=True)
+def weighted(weights: Singles, seed: np.uint64, out: Ints) -> None:
+    """Fill out (b, k) with distinct positions, ascending, then -1; see ``sample_weighted`` for the method."""
+    width, k = weights.shape[1], out.shape[1]
+    for row in prange(out.shape[0]):
+        places = np.empty(width + 1, np.int64)
+        count = 0
+        for position in range(width):
+            places[count] = position  # kept only if count moves on: no branch to mispredict
+            count += weights[row, position] > 0
+        if count <= k:
+            for column in range(k):
+                out[row, column] = places[column] if column < count else -1
+            continue
+        clocks = np.empty(count, np.float64)
+        scratch = np.empty(count, np.float64)
+        for place in range(count):
+            clocks[place] = clock(seed, row, places[place]) / weights[row, places[place]]
+            scratch[place] = clocks[place]
+        limit = smallest(scratch, count, k)
+        column = 0
+        for place in range(count):
+            if column < k and clocks[place] <= limit:
+                out[row, column] = places[place]
                 column += 1
