@@ -221,7 +221,7 @@ def test_wrong_options_are_named(function) -> None:  # type: ignore[no-untyped-d
 
 
 @WEIGHTED
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_every_weighted_set_has_its_chance(function, k: int) -> None:  # type: ignore[no-untyped-def]
     """Against the chance of each set of k entries, summed over its orders; entries 1 and 4 have no weight."""
     rows, weights = 40_000, [0.1, 0.0, 1.0, 0.5, -2.0, 0.9, 0.01]

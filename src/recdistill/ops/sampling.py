@@ -198,8 +198,10 @@ def _check_count(k: int) -> None:
 def sample_weighted(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Draw k entries of each row without replacement, with chances proportional to their weights.
 
-    Each entry has an exponential clock of rate equal to its weight, and the k that strike first are taken. An
-    entry whose weight is not above 0 is never drawn.
+    One after the other: an entry is picked uniformly among those with a weight above 0, and kept with the chance
+    weight / largest weight unless it was kept before. Where that takes long (few heavy entries, or nearly all
+    are wanted) the rest are those whose exponential clocks, of rates equal to the weights, strike first, which is
+    the same law. An entry whose weight is not above 0 is never drawn.
 
     Args:
         weights: (b, m) float, finite; computed with in float32.

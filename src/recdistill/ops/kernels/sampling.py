@@ -12,10 +12,12 @@ from recdistill.ops.kernels import kernel
 
 Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Items = NDArray[np.int32]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+LOW = np.uint64(0xFFFFFFFF)
 
 
 @kernel()
@@ -86,13 +88,18 @@ def find(ranks: Ints, rank: int, mask: int) -> int:
 
 
 @kernel()
-def clock(seed: np.uint64, row: int, position: int) -> float:
-    """An exponential variable of mean 1 for each (row, position): splitmix64 at that counter."""
-    bits = seed + GOLDEN * ((np.uint64(row) << np.uint64(32)) + np.uint64(position))
+def number(seed: np.uint64, row: int, step: int) -> np.uint64:
+    """64 random bits for each (row, step): splitmix64 at that counter."""
+    bits = seed + GOLDEN * ((np.uint64(row) << np.uint64(32)) + np.uint64(step))
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    bits = bits ^ (bits >> np.uint64(31))
-    return -math.log((np.float64(bits >> np.uint64(11)) + 0.5) * 2.0**-53)
+    return bits ^ (bits >> np.uint64(31))
+
+
+@kernel()
+def clock(seed: np.uint64, row: int, position: int) -> float:
+    """An exponential variable of mean 1 for each (row, position)."""
+    return -math.log((np.float64(number(seed, row, position) >> np.uint64(11)) + 0.5) * 2.0**-53)
 
 
 @kernel()
@@ -165,26 +172,53 @@ def positions(
 
 @kernel(parallel=True)
 def weighted(weights: Singles, seed: np.uint64, out: Ints) -> None:
-    """Fill out (b, k) with distinct positions, ascending, then -1; see ``sample_weighted`` for the method."""
+    """Fill out (b, k) with distinct columns, ascending, then -1; see ``sample_weighted`` for the method."""
     width, k = weights.shape[1], out.shape[1]
     for row in prange(out.shape[0]):
-        places = np.empty(width + 1, np.int64)
+        places = np.empty(width + 1, np.int32)  # the columns that are left
         count = 0
-        for position in range(width):
-            places[count] = position  # kept only if count moves on: no branch to mispredict
-            count += weights[row, position] > 0
+        largest = np.float32(0)
+        for column in range(width):
+            weight = weights[row, column]
+            places[count] = column  # kept only if count moves on: no branch to mispredict
+            count += weight > 0
+            largest = max(largest, weight)
         if count <= k:
             for column in range(k):
                 out[row, column] = places[column] if column < count else -1
             continue
-        clocks = np.empty(count, np.float64)
-        scratch = np.empty(count, np.float64)
-        for place in range(count):
-            clocks[place] = clock(seed, row, places[place]) / weights[row, places[place]]
-            scratch[place] = clocks[place]
-        limit = smallest(scratch, count, k)
-        column = 0
-        for place in range(count):
-            if column < k and clocks[place] <= limit:
-                out[row, column] = places[place]
-                column += 1
+        drawn = np.zeros(width, np.uint8)
+        accepted = 0
+        scale = np.float32(2.0**32) / largest
+        for step in range(4 * k):
+            if accepted == k:
+                break
+            bits = number(seed, row, step)
+            column = places[((bits >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)]
+            hit = (np.float32(bits & LOW) < weights[row, column] * scale) & (drawn[column] == 0)
+            drawn[column] |= hit
+            accepted += hit
+        if accepted < k:
+            add_by_clocks(weights[row], seed, row, k - accepted, drawn)
+        found = 0
+        for column in range(width):
+            places[found] = column
+            found += drawn[column]
+        for column in range(k):
+            out[row, column] = places[column]
+
+
+@kernel()
+def add_by_clocks(weights: Singles, seed: np.uint64, row: int, k: int, drawn: Bytes) -> None:
+    """Mark k more columns of a row as drawn: those whose exponential clocks strike first."""
+    clocks = np.full(len(weights), np.inf)
+    scratch = np.empty(len(weights), np.float64)
+    for column in range(len(weights)):
+        if weights[column] > 0 and drawn[column] == 0:
+            clocks[column] = clock(seed ^ GOLDEN, row, column) / weights[column]
+        scratch[column] = clocks[column]
+    limit = smallest(scratch, len(weights), k)
+    for column in range(len(weights)):
+        if k > 0 and clocks[column] <= limit:
+            drawn[column] = 1
+            k -= 1
