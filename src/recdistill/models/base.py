@@ -140,6 +140,16 @@ def rows_of(table: Tensor, ids: Tensor) -> Tensor:
     return F.embedding(ids, table, sparse=table.is_leaf and table.requires_grad)
 
 
+def square_norms(table: Tensor, ids: Tensor) -> Tensor:
+    """‖table[ids]‖², the shape of ``ids``, each row read once; padding (−1) gives what row 0 does.
+
+    The gradient stays row-sparse where ``table`` is a parameter.
+    """
+    unique, place = ops.unique_inverse(ids.clamp(min=0), table.shape[0])
+    norms = rows_of(table, unique).square().sum(dim=1)
+    return norms.index_select(0, place.reshape(-1)).view_as(ids)
+
+
 def user_scores(state: State, items: Tensor, users: Tensor) -> Tensor:
     """Scores of the users listed for each item: ``State.scores`` with the roles swapped.
 
@@ -231,6 +241,19 @@ class Recommender(nn.Module):
     def fit(self, interactions: Interactions, generator: torch.Generator) -> None:
         """Fit at once (closed-form models only)."""
         raise NotImplementedError
+
+    def announcement(self, interactions: Interactions) -> str:
+        """What a run is told before :meth:`fit`, such as the memory it will take; empty for nothing to say."""
+        del interactions
+        return ""
+
+    def fold_in(self, histories: ops.Rows) -> State | None:
+        """A state whose users are those of ``histories`` (item rows, one a user, of users never trained on).
+
+        None for a model that has no way of its own; their vectors are then fitted to its item vectors.
+        """
+        del histories
+        return None
 
     def state(self, batch: Batch | None = None) -> State:
         """What the model answers for the batch's rows; for all users without a batch."""
