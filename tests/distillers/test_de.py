@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recdistill.distillers.de import DE, annealed, item_weights, select
+from recdistill.distillers.de import DE
+from recdistill.distillers.projectors import annealed, item_weights, select
 from recdistill.models.sampling import make_batch
 from recdistill.ops.experts import Experts, mixture_error
 from recdistill.testing import check_distiller
