@@ -2,6 +2,7 @@
 
 from recdistill.distillers.base import Context, Distiller, Objective
 from recdistill.distillers.de import DE
+from recdistill.distillers.rd import RD
 from recdistill.distillers.rrd import RRD
 
-__all__ = ["DE", "RRD", "Context", "Distiller", "Objective"]
+__all__ = ["DE", "RD", "RRD", "Context", "Distiller", "Objective"]
