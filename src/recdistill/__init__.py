@@ -1,7 +1,7 @@
 """recdistill turns large recommender models into small ones that rank nearly as well.
 
 Each step is one function here and one command of the same name: ``prepare``, ``train``, ``extract``, ``distill``,
-``evaluate``, ``report``, ``recommend``, ``run``, ``demo``; ``load`` opens a model. Models are in
+``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``demo``; ``load`` opens a model. Models are in
 ``recdistill.models``, methods in ``recdistill.distillers``.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recdistill import distillers as distillers
     from recdistill import models as models
+    from recdistill.steps.compare import compare as compare
     from recdistill.steps.demo import demo as demo
     from recdistill.steps.distill import distill as distill
     from recdistill.steps.evaluate import evaluate as evaluate
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _STEPS = (
-    "demo", "distill", "evaluate", "extract", "load", "prepare", "recommend", "report", "run", "train",
+    "compare", "demo", "distill", "evaluate", "extract", "load", "prepare", "recommend", "report", "run",
+    "train",
 )  # fmt: skip
 _ROOMS = ("distillers", "models")
 
 __all__ = [
-    "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare", "recommend", "report",
-    "run", "train",
+    "compare", "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare", "recommend",
+    "report", "run", "train",
 ]  # fmt: skip
 
 

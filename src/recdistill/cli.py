@@ -79,19 +79,19 @@ def _fail(message: str, kind: str, hint: str, as_json: bool) -> NoReturn:
 
 
 class _Call:
-    """One command under way: where its result goes and how it is printed."""
+    """One command under way: where its result goes (``result``: in which folder of OUT) and how it is printed."""
 
-    def __init__(self, out: Path, as_json: bool) -> None:
+    def __init__(self, out: Path, as_json: bool, result: str = "") -> None:
         from recdistill.terminal import TerminalProgress
 
-        self.out, self.as_json = out, as_json
+        self.out, self.as_json, self._result = out, as_json, result
         self.progress = TerminalProgress()
         self._started = time.monotonic()
         self._before = self._stamp()
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
-            found = (self.out / "manifest.json").stat()
+            found = (self.out / self._result / "manifest.json").stat()
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns
@@ -511,6 +511,47 @@ def run(
         {"evaluation": found.evaluation, "report": str(found.page)},
         [*_aligned(table(found.evaluation)), f"report: {found.page}"],
     )
+
+
+@app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="A compare file.")],
+    out: Out = None,
+    sets: Set = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The only model seed (default: the file's).", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the runs whose options changed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare methods over splits and seeds, from one file; what is done is reused."""
+    from recdistill.reporting.overall import comparison_lines, footing
+    from recdistill.steps.compare import compare as run_compare
+    from recdistill.steps.comparefile import out_of
+
+    call = _Call(out_of(file, out), as_json, "comparison")
+    found = run_compare(
+        file,
+        call.out,
+        overrides=_assignments(sets),
+        seed=seed,
+        device=device,
+        force=force,
+        progress=call.progress,
+    )
+    lines: list[str] = []
+    for name, rows in zip(found.comparison["evaluations"], comparison_lines(found.comparison), strict=True):
+        lines += [f"{name}:", *_aligned(rows), ""]
+    lines += [*footing(found.comparison), f"report: {found.page}"]
+    call.finish({"comparison": found.comparison, "report": str(found.page)}, lines)
+    if found.failed:
+        first = found.failed[0]
+        print(  # noqa: T201
+            f"error: {len(found.failed)} runs failed and are left out: {first['name']}: {first['error']}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from recdistill.reporting.cells import Grid
 from recdistill.reporting.charts import Chart, can_draw
 from recdistill.reporting.curves import Course, curve_charts, without_curve
 from recdistill.reporting.numbers import Missing
+from recdistill.reporting.overall import Overall, overall, read_comparison
 from recdistill.reporting.popularity import popularity_chart
 from recdistill.reporting.reading import read_evaluation
 from recdistill.reporting.results import Evaluation
@@ -72,6 +73,7 @@ def render(collection: Collection, title: str | None = None) -> str:
         for place, (directory, evaluation) in enumerate(evaluations, start=1)
     ]
     courses = _courses(collection, [evaluation for _, evaluation in evaluations])
+    together = _together(collection)
     script = (
         (resources.files("recdistill.reporting") / "templates" / "print.js")
         .read_text(encoding="utf-8")
@@ -82,7 +84,8 @@ def render(collection: Collection, title: str | None = None) -> str:
         .get_template("page.html")
         .render(
             title=title or DEFAULT_TITLE,
-            story=_main_story(sections, courses),
+            story=together[0].story if together else _main_story(sections, courses),
+            together=together,
             sections=sections,
             curves=curve_charts("curve", courses),
             uncurved=without_curve(courses),
@@ -129,6 +132,12 @@ def _section(slug: str, directory: Directory, evaluation: Evaluation, data: Dire
         popularity=popularity_chart(f"{slug}-popularity", evaluation),
         protocol=facts.protocol(evaluation, data),
     )
+
+
+def _together(collection: Collection) -> list[Overall]:
+    """The comparisons over splits and seeds among the directories."""
+    found = [one for one in collection.others if one.manifest.kind == "comparison"]
+    return [overall(read_comparison(one.path / "comparison.json")) for one in found]
 
 
 def _main_story(sections: Sequence[Section], courses: Sequence[Course]) -> Story:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,25 @@ from typing import Any
 from recdistill import config
 from recdistill.errors import OptionError
 from recdistill.progress import Progress, Silent
-from recdistill.signatures import did_you_mean
-from recdistill.steps.distill import DEFAULT_PRESET, distill
+from recdistill.steps.distill import DEFAULT_PRESET, distill, make_methods
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
+from recdistill.steps.runtables import (
+    check_alone,
+    check_keys,
+    check_model,
+    check_source,
+    check_step,
+    split_model,
+    table_of,
+    tables_of,
+)
 from recdistill.steps.train import train
 
 _TABLES = ("data", "teacher", "extract", "student", "alone", "distill", "evaluate", "report")
-_HANDED = {"data", "model", "models", "methods", "out", "knowledge", "training", "progress", "runs", "force",
-           "resume", "device", "seed", "source", "on", "teacher", "alone"}  # fmt: skip
+_REPEATED = ("teacher", "distill")
 
 
 @dataclass
@@ -77,10 +84,10 @@ def run(
     shown.note(f"run: {root}")
     data_options = dict(tables["data"])
     data = prepare(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
-    teacher_model, teacher_training = _split(tables["teacher"])
+    teacher_model, teacher_training = split_model(tables["teacher"])
     teacher = train(data, teacher_model, root / "teacher", training=teacher_training, **fitting)
     knowledge = extract(data, teacher, root / "knowledge", device=device, **tables["extract"], **common)
-    student_model, training = _split(tables["student"])
+    student_model, training = split_model(tables["student"])
     alone_training = {**training, **tables["alone"].get("training", {})}
     alone = train(data, student_model, root / "alone", training=alone_training, **fitting)
     methods = tables["distill"] or DEFAULT_PRESET
@@ -97,59 +104,22 @@ def out_of(source: Path | str, out: Path | None) -> Path:
     return Path(out or config.load_run_file(source).get("out") or "runs/run")
 
 
-def _split(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A model's table as ``make_model`` takes it, and its training options."""
-    options = dict(table)
-    training = dict(options.pop("training", {}))
-    options.pop("name", None)
-    return {"name": options.pop("model", "bpr"), **options}, training
-
-
 def _checked(tree: dict[str, Any]) -> dict[str, Any]:
     """All tables, with every key checked before the first step runs."""
-    known = (*_TABLES, "out", "seed")
-    for key in tree:
-        if key not in known:
-            raise OptionError(f"run file: no table or key '{key}'", did_you_mean(key, known))
-    if isinstance(tree.get("teacher"), list) and len(tree["teacher"]) > 1:
+    check_keys(tree, (*_TABLES, "out", "seed"), "run file")
+    if len(tables_of(tree, "teacher")) > 1:
         raise OptionError(
             "run file: several teachers need an ensemble, which this version cannot build", "name one"
         )
-    tables: dict[str, Any] = {name: tree.get(name, {}) for name in _TABLES}
-    if isinstance(tables["teacher"], list):
-        tables["teacher"] = tables["teacher"][0]
-    if isinstance(tables["distill"], Mapping):
-        tables["distill"] = [tables["distill"]]
-    if "source" not in tables["data"]:
-        raise OptionError(
-            "run file: data.source is missing", "name the interactions, or pass --set data.source=PATH"
-        )
-    steps: dict[str, Callable[..., Any]] = {
-        "data": prepare, "extract": extract, "evaluate": evaluate, "report": report
-    }  # fmt: skip
-    for name, step in steps.items():
-        allowed = [p for p in inspect.signature(step).parameters if p not in _HANDED]
-        for key in tables[name]:
-            if key not in allowed and (name, key) != ("data", "source"):
-                raise OptionError(f"{name}.{key}: unknown option", did_you_mean(key, allowed))
-    _check_models(tables)
-    return tables
-
-
-def _check_models(tables: dict[str, Any]) -> None:
-    from recdistill.steps.distill import make_methods
-    from recdistill.steps.fit import make_model, make_training
-
-    for name in ("teacher", "student"):
-        model, training = _split(tables[name])
-        make_model(model)
-        make_training(training)
-    extra = set(tables["alone"]) - {"training"}
-    if extra:
-        raise OptionError(
-            f"alone.{sorted(extra)[0]}: unknown option",
-            "alone takes a training table; the rest is the student's",
-        )
-    make_training(tables["alone"].get("training", {}))
+    tables: dict[str, Any] = {name: table_of(tree, name) for name in _TABLES if name not in _REPEATED}
+    tables["teacher"] = next(iter(tables_of(tree, "teacher")), {})
+    tables["distill"] = tables_of(tree, "distill")
+    check_source(tables["data"], "run file")
+    for name in ("data", "extract", "evaluate", "report"):
+        check_step(name, tables[name])
+    check_model(tables["teacher"])
+    check_model(tables["student"])
+    check_alone(tables["alone"])
     if tables["distill"]:
         make_methods(tables["distill"])
+    return tables

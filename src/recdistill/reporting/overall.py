@@ -1,0 +1,245 @@
+"""The tables of a comparison over splits and seeds, on the page and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from recdistill.artifacts import read_json
+from recdistill.errors import ArtifactError
+from recdistill.evaluation.across import different
+from recdistill.reporting import numbers
+from recdistill.reporting.cells import Cell, Grid, Notes, Row
+from recdistill.reporting.letters import significance_letters
+from recdistill.reporting.numbers import Missing
+from recdistill.reporting.story import Story
+
+FORMAT = 1
+
+Json = Mapping[str, Any]
+
+_FIRST = {"teacher": 0, "trained alone": 1}
+_GAPS = ("ndcg", "recall")
+
+
+@dataclass(frozen=True)
+class Overall:
+    """What the page says about a comparison as a whole."""
+
+    story: Story
+    tables: Sequence[tuple[str, Grid]]
+    costs: Grid
+    failed: Sequence[str]
+
+
+def read_comparison(path: Path) -> dict[str, Any]:
+    """The content of ``comparison.json``.
+
+    Raises:
+        ArtifactError: it is damaged, or of a newer format.
+    """
+    found: Any = read_json(path)
+    if not isinstance(found, dict) or "evaluations" not in found:
+        raise ArtifactError(f"{path} is damaged or not ours", "run 'recdistill compare' again")
+    tree = cast("dict[str, Any]", found)
+    if int(tree["format"]) > FORMAT:
+        raise ArtifactError(
+            f"{path} has format {tree['format']}; expected at most {FORMAT}", "upgrade recdistill"
+        )
+    return tree
+
+
+def overall(comparison: Json) -> Overall:
+    """The page's part on a comparison: its sentence, a table an evaluation, the costs."""
+    evaluations: Json = comparison["evaluations"]
+    tables = [(name, _grid(found, comparison["roles"])) for name, found in evaluations.items()]
+    failed = [
+        f"{one['name']} of split {one['split_seed']}, seed {one['seed']}, failed: {one['error']}"
+        for one in comparison["failed"]
+    ]
+    return Overall(_story(comparison), tables, _cost_grid(comparison), failed)
+
+
+def comparison_lines(comparison: Json) -> list[list[list[str]]]:
+    """A table of text for each evaluation: a list of rows, the header first.
+
+    Args:
+        comparison: the content of ``comparison.json``.
+
+    Returns:
+        columns: the row's name, the metrics as mean ± spread with the letters of significance, share of the gap
+            closed, tail recall, overlap with the teacher, seconds an epoch, epochs, seconds of training in all,
+            and of validation. A dash stands for what does not exist.
+    """
+    return [_text_table(found, comparison) for found in comparison["evaluations"].values()]
+
+
+def _text_table(found: Json, comparison: Json) -> list[list[str]]:
+    metrics, rows = _metrics(found), found["rows"]
+    letters = {metric: letters_of(found, metric) for metric in found["metrics"]}
+    gap = _gap_metric(found)
+    header = ["model", *[numbers.metric_name(metric) for metric in metrics]]
+    header += [f"gap closed ({numbers.metric_name(gap)})"] if gap else []
+    table = [[*header, "s an epoch", "epochs", "train s", "valid s"]]
+    for name in ranked(found, comparison["roles"]):
+        row = rows[name]
+        cells = [
+            _text(row["metrics"].get(metric), letters.get(metric, {}).get(name, "")) for metric in metrics
+        ]
+        if gap:
+            share = row["gap_closed"].get(gap, {})
+            cells.append(_share(share))
+        cost = comparison["costs"][name]
+        cells.append(f"{cost['seconds_per_epoch']['mean']:.3f}")
+        cells.append(f"{cost['epochs']['mean']:,.0f}")
+        cells += [f"{cost[key]['mean']:,.1f}" for key in ("seconds", "validation_seconds")]
+        table.append([name, *cells])
+    return table
+
+
+def footing(comparison: Json) -> list[str]:
+    """What the figures are, in lines to stand under the table."""
+    evaluations = comparison["evaluations"].values()
+    lines = [_counted(comparison, found) for found in evaluations]
+    lines.append("rows that share a letter do not differ at 5 %, Holm-corrected over a column's pairs:")
+    return list(dict.fromkeys([*lines, *(found["how"] for found in evaluations)]))
+
+
+def _counted(comparison: Json, found: Json) -> str:
+    seeds, splits = len(comparison["seeds"]), len(found["split_seeds"])
+    if splits > 1:
+        over = f"mean ± standard deviation over {splits} splits"
+        return over + (f", {seeds} model seeds each" if seeds > 1 else ", one model seed each")
+    return f"mean ± standard deviation over {seeds} model seeds" if seeds > 1 else "one split, one model seed"
+
+
+def ranked(found: Json, roles: Json) -> list[str]:
+    """The rows: teachers, those trained alone, then the others, best first by the leading metric."""
+    metric = found["metrics"][0]
+
+    def place(name: str) -> tuple[int, float]:
+        mean = found["rows"][name]["metrics"].get(metric, {}).get("mean")
+        return _FIRST.get(roles.get(name, ""), 2), -(mean if mean is not None else float("-inf"))
+
+    return sorted(found["rows"], key=place)
+
+
+def letters_of(found: Json, metric: str) -> dict[str, str]:
+    """The significance letters of the rows: those that share one do not differ significantly."""
+    known = {
+        name: row["metrics"][metric]["mean"]
+        for name, row in found["rows"].items()
+        if row["metrics"].get(metric, {}).get("mean") is not None
+    }
+    tested = {name for test in found["tests"] if test["metric"] == metric for name in (test["a"], test["b"])}
+    ordered = sorted(tested & known.keys(), key=lambda name: -known[name])
+    return significance_letters(ordered, different(found["tests"], metric))
+
+
+def _metrics(found: Json) -> list[str]:
+    """The columns: those asked for, tail recall and overlap with the teacher."""
+    known = list(dict.fromkeys(name for row in found["rows"].values() for name in row["metrics"]))
+    tails = [name for name in known if name.startswith("tail_recall@")]
+    overlaps = [name for name in known if name.startswith("overlap@")]
+    tail = f"tail_recall@{found['metrics'][-1].partition('@')[2]}"
+    extra = [tail] if tail in tails else tails[-1:]
+    extra += ["overlap@10"] if "overlap@10" in overlaps else overlaps[-1:]
+    return [name for name in dict.fromkeys([*found["metrics"], *extra]) if name in known]
+
+
+def _gap_metric(found: Json) -> str | None:
+    """The first metric of the table whose gap is known; NDCG or recall."""
+    known = [name for row in found["rows"].values() for name in row["gap_closed"]]
+    asked = [metric for metric in found["metrics"] if metric in known]
+    return next((metric for metric in asked if metric.partition("@")[0] in _GAPS), next(iter(known), None))
+
+
+def _text(entry: Json | None, letters: str) -> str:
+    if entry is None or entry["mean"] is None:
+        return "–"
+    spread = "" if entry["spread"] is None else f" ± {entry['spread']:.4f}"
+    return f"{entry['mean']:.4f}{spread}" + (f" {letters}" if letters else "")
+
+
+def _share(entry: Json) -> str:
+    if entry.get("mean") is None:
+        return "–"
+    spread = "" if entry["spread"] is None else f" ± {100 * entry['spread']:.0f}"
+    return f"{100 * entry['mean']:.0f}{spread} %"
+
+
+def _story(comparison: Json) -> Story:
+    found: Json = next(iter(comparison["evaluations"].values()))
+    metric = found["metrics"][0]
+    name = numbers.metric_name(metric)
+    roles = comparison["roles"]
+    order = [row for row in ranked(found, roles) if roles.get(row) == "student"]
+    if not order:
+        return Story("No distilled model is among the rows.", [], ())
+    best = order[0]
+    value = found["rows"][best]["metrics"][metric]["mean"]
+    students = "The student" if len(order) == 1 else f"The best of {len(order)} distilled rows, {best},"
+    headline = f"{students} reaches {name} {numbers.metric(value)}"
+    share = found["rows"][best]["gap_closed"].get(metric, {}).get("mean")
+    if share is not None:
+        headline += f"; it closed {numbers.percent(share)} of the gap to the teacher"
+    letters = letters_of(found, metric)
+    alike = [row for row in order[1:] if set(letters.get(row, "")) & set(letters.get(best, ""))]
+    details = [f"{_counted(comparison, found)[:1].upper()}{_counted(comparison, found)[1:]}."]
+    if alike:
+        details.append(f"Not significantly different from it: {', '.join(alike)}.")
+    return Story(headline + ".", details, ())
+
+
+def _grid(found: Json, roles: Json) -> Grid:
+    notes = Notes()
+    metrics, gap = _metrics(found), _gap_metric(found)
+    letters = {metric: letters_of(found, metric) for metric in found["metrics"]}
+    columns = [numbers.metric_name(metric) for metric in metrics]
+    columns += [f"Gap closed, {numbers.metric_name(gap)}"] if gap else []
+    rows: list[Row] = []
+    for name in ranked(found, roles):
+        row = found["rows"][name]
+        cells = [
+            _cell(row["metrics"].get(metric), letters.get(metric, {}).get(name, ""), notes)
+            for metric in metrics
+        ]
+        if gap:
+            cells.append(_gap_cell(row["gap_closed"].get(gap), notes))
+        seeds = f"{row['seeds']} seeds" if row["seeds"] > 1 else ""
+        rows.append(Row(name, roles.get(name, ""), seeds, cells))
+    remarks = [f"Letters: rows that share one do not differ significantly ({found['how']}; Holm, 5 %)."]
+    return Grid("All rows", columns, rows, notes.reasons, remarks)
+
+
+def _cell(entry: Json | None, letters: str, notes: Notes) -> Cell:
+    if entry is None or entry["mean"] is None:
+        return notes.cell(Missing("the evaluation has no value for it"))
+    detail = [] if entry["spread"] is None else [f"± {entry['spread']:.4f}"]
+    return Cell(numbers.metric(entry["mean"]), [*detail, *([letters] if letters else [])])
+
+
+def _gap_cell(entry: Json | None, notes: Notes) -> Cell:
+    if entry is None:
+        return notes.cell(Missing("the gap is a distilled model's: this one is not distilled"))
+    if entry["mean"] is None:
+        return notes.cell(Missing(str(entry.get("reason") or "no value")))
+    detail = [] if entry["spread"] is None else [f"± {numbers.percent(entry['spread'])}"]
+    return Cell(numbers.percent(entry["mean"]), detail)
+
+
+def _cost_grid(comparison: Json) -> Grid:
+    found: Json = next(iter(comparison["evaluations"].values()))
+    columns = ("Seconds an epoch", "Epochs", "Best epoch", "Training", "Validation", "Parameters")
+    rows: list[Row] = []
+    for name in ranked(found, comparison["roles"]):
+        cost = comparison["costs"][name]
+        cells = [Cell(f"{cost['seconds_per_epoch']['mean']:.3f}")]
+        cells += [Cell(f"{cost[key]['mean']:,.0f}") for key in ("epochs", "best_epoch")]
+        cells += [Cell(numbers.seconds(cost[key]["mean"])) for key in ("seconds", "validation_seconds")]
+        cells.append(Cell(numbers.count(cost["parameters"]["mean"])))
+        rows.append(Row(name, comparison["roles"].get(name, ""), "", cells))
+    remarks = ["Means over the runs of a row; an epoch's seconds leave out validation."]
+    return Grid("What training took", columns, rows, (), remarks)

@@ -1,0 +1,409 @@
+"""`compare`: several methods, teachers, students and seeds under one protocol, from one file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, TypeVar
+
+import polars as pl
+
+from recdistill import artifacts, config
+from recdistill.artifacts import Manifest, hash_files, read_json, read_manifest, read_table, write_json
+from recdistill.data.prepared import Data
+from recdistill.errors import ArtifactError, OptionError
+from recdistill.evaluation.across import SplitResult, combine
+from recdistill.knowledge.teacher import TeacherKnowledge
+from recdistill.progress import Progress, Silent
+from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, out_of, plan
+from recdistill.steps.distill import distill, make_methods
+from recdistill.steps.evaluate import evaluate
+from recdistill.steps.extract import extract
+from recdistill.steps.prepare import prepare
+from recdistill.steps.report import report
+from recdistill.steps.train import train
+from recdistill.training.loop import TrainingDiverged
+
+__all__ = ["CompareResult", "compare", "out_of"]
+
+FORMAT = 1
+"""Version of `comparison.json`."""
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+@dataclass
+class CompareResult:
+    """What a comparison made.
+
+    Attributes:
+        out: its directory.
+        comparison: the content of ``comparison/comparison.json``.
+        page: the report.
+    """
+
+    out: Path
+    comparison: Json
+    page: Path
+
+    @property
+    def failed(self) -> list[Json]:
+        """The runs whose training diverged: ``name``, ``split_seed``, ``seed``, ``error``."""
+        return self.comparison["failed"]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One split under way: its directory, its data, and the models that are made."""
+
+    seed: int
+    folder: Path
+    data: Data
+    models: dict[str, list[Path]]
+
+
+def compare(
+    source: Path | str | Mapping[str, Any],
+    out: Path | str | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> CompareResult:
+    """Train every method of a file on every split and model seed, evaluate all alike, and compare them.
+
+    What is done already is reused, and what was interrupted is resumed, so the same call goes on after a kill;
+    a file with more methods, seeds or splits adds to what is there.
+
+    Args:
+        source: a TOML file, or its content.
+        out: the directory for everything; the file's ``out`` by default.
+        overrides: values by dotted path, such as ``{"method.rrd.training.epochs": 50}``.
+        seed: the only model seed, in place of the file's ``seeds``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        force: replace the steps whose options have changed, and only those.
+        progress: where stages and the table of runs are shown.
+
+    Returns:
+        The comparison. A run that diverges is left out of it and named in ``failed``.
+
+    Raises:
+        RecdistillError: an unknown key or value, or anything that a step refuses.
+    """
+    tree: Json = (
+        json.loads(json.dumps(source)) if isinstance(source, Mapping) else config.load_run_file(source)
+    )
+    for path, value in (overrides or {}).items():
+        config.assign(tree, path, value)
+    if seed is not None:
+        tree["seeds"] = [seed]
+    with nullcontext() if isinstance(source, Mapping) else config.run_file_lines(source):
+        chosen = plan(tree)
+    return _Comparison(chosen, Path(out or chosen.out), device, force, progress or Silent()).run()
+
+
+class _Comparison:
+    def __init__(self, chosen: Plan, out: Path, device: str, force: bool, progress: Progress) -> None:
+        self.plan, self.out, self.device, self.force = chosen, out, device, force
+        self.progress = progress
+        self.board = _Board(chosen, out, progress)
+        self.failed: list[Json] = []
+
+    def run(self) -> CompareResult:
+        """Everything, one run after the other."""
+        self.board.start()
+        splits: list[_Split] = []
+        for number in self.plan.split_seeds:
+            splits.append(self._split(number, splits))
+        found = self._compare(splits)
+        evaluations = [split.folder / _evaluation(name) for split in splits for name in self.plan.evaluations]
+        page = self._renewed(
+            lambda force: report(
+                [self.out / "comparison", *evaluations],
+                self.out / "report",
+                **self.plan.report,
+                force=force,
+                progress=self.progress,
+            )
+        )
+        return CompareResult(self.out, found, page)
+
+    def _split(self, number: int, done: list[_Split]) -> _Split:
+        """Prepare a split, then train and evaluate everything on it."""
+        folder = self.out / f"split-{number}"
+        options = dict(self.plan.data)
+        source = options.pop("source")
+        data = self._kept(
+            lambda force: prepare(
+                source, folder / "data", seed=number, **options, force=force, progress=self.progress
+            )
+        )
+        for other in done:
+            if hash_files([other.data.path / "train.parquet"]) == hash_files([data.path / "train.parquet"]):
+                raise OptionError(
+                    f"split seeds {other.seed} and {number} gave the same split",
+                    "this way of splitting draws nothing: leave one split seed",
+                )
+        split = _Split(number, folder, data, {})
+        knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
+        for row in self.plan.rows:  # before the first student is trained
+            for method in make_methods(row.methods) if row.teacher else ():
+                knowledge[row.teacher.name if row.teacher else ""].require(method.needs, row.name)
+        for seed in self.plan.seeds:
+            for row in self.plan.rows:
+                self._student(split, row, seed, knowledge)
+        for name, chosen in self.plan.evaluations.items():
+            self._evaluate(split, name, chosen)
+        return split
+
+    def _teacher(self, split: _Split, teacher: Teacher) -> TeacherKnowledge:
+        path = split.folder / teacher.directory
+        self.board.begin(split.seed, teacher.seed, teacher.directory, path)
+        model = self._kept(
+            lambda force: train(
+                split.data, teacher.model, path, training=teacher.training, seed=teacher.seed,
+                device=self.device, force=force, resume=True, progress=self.progress,
+            )
+        )  # fmt: skip
+        self.board.end(read_manifest(path))
+        split.models[teacher.directory] = [path]
+        return self._kept(
+            lambda force: extract(
+                split.data, model, split.folder / teacher.knowledge, device=self.device,
+                **self.plan.extract, force=force, progress=self.progress,
+            )
+        )  # fmt: skip
+
+    def _student(self, split: _Split, row: Row, seed: int, knowledge: Mapping[str, TeacherKnowledge]) -> None:
+        path = split.folder / row.directory(seed)
+        self.board.begin(split.seed, seed, row.name, path)
+        common: Json = {
+            "training": row.training, "seed": seed, "device": self.device, "resume": True,
+            "progress": self.progress,
+        }  # fmt: skip
+        taught_by = row.teacher
+        try:
+            if taught_by is None:
+                self._kept(lambda force: train(split.data, row.model, path, force=force, **common))
+            else:
+                self._kept(
+                    lambda force: distill(
+                        split.data, knowledge[taught_by.name], row.model, row.methods, path,
+                        base_weight=row.base_weight, force=force, **common,
+                    )
+                )  # fmt: skip
+        except TrainingDiverged as error:
+            failure = {"name": row.name, "split_seed": split.seed, "seed": seed, "error": str(error)}
+            self.failed.append(failure)
+            self.board.fail(str(error))
+            return
+        self.board.end(read_manifest(path))
+        split.models.setdefault(row.name, []).append(path)
+
+    def _evaluate(self, split: _Split, name: str, options: Json) -> None:
+        models = [path for paths in split.models.values() for path in paths]
+        alone = split.models.get(ALONE)  # named where it is one row: a teacher may have its options too
+        common: Json = {
+            "seed": self.plan.seeds[0], "alone": alone[0] if alone else None, "device": self.device,
+            "progress": self.progress, **options,
+        }  # fmt: skip
+        folder = split.folder / _evaluation(name)
+        self._renewed(lambda force: evaluate(split.data, models, folder, force=force, **common))
+
+    def _compare(self, splits: list[_Split]) -> Json:
+        """Put the evaluations together: ``comparison.json`` and ``runs.parquet``."""
+        made = {
+            f"evaluation:split-{split.seed}:{name}": read_manifest(split.folder / _evaluation(name)).hash
+            for split in splits
+            for name in self.plan.evaluations
+        }
+        options = {"metrics": list(self.plan.metrics), "failed": self.failed}
+
+        def write(force: bool) -> Json:
+            with artifacts.step(
+                self.out / "comparison", kind="comparison", options=options, inputs=made, force=force
+            ) as job:
+                if not job.reused:
+                    runs = [
+                        run for split in splits for name, paths in split.models.items() for run in
+                        (_describe(name, split.seed, path) for path in paths)
+                    ]  # fmt: skip
+                    found: Json = {
+                        "format": FORMAT,
+                        "seeds": list(self.plan.seeds),
+                        "evaluations": {name: self._combined(splits, name) for name in self.plan.evaluations},
+                        "roles": self._roles(),
+                        "costs": {
+                            name: _costs(name, runs) for name in dict.fromkeys(r["name"] for r in runs)
+                        },
+                        "failed": self.failed,
+                    }
+                    write_json(job.work / "comparison.json", found)
+                    artifacts.write_table(job.work / "runs.parquet", pl.DataFrame(runs))
+                    job.summary["runs"] = len(runs)
+            return read_json(self.out / "comparison" / "comparison.json")
+
+        return self._renewed(write)
+
+    def _combined(self, splits: list[_Split], name: str) -> Json:
+        each: list[SplitResult] = []
+        for split in splits:
+            folder, manifest = split.folder / _evaluation(name), split.data.manifest
+            result = read_json(folder / "metrics.json")
+            tested = int(manifest.summary[str(result["split"])])
+            each.append(
+                SplitResult(
+                    seed=split.seed,
+                    result=result,
+                    per_user=read_table(folder / "per_user.parquet"),
+                    rows={row: [path.name for path in paths] for row, paths in split.models.items()},
+                    source={"options": manifest.options, "inputs": manifest.inputs},
+                    test_ratio=tested / max(int(manifest.summary["train"]), 1),
+                )
+            )
+        first = next(iter(self.plan.evaluations)) == name
+        shown = (
+            self.plan.metrics if first else [m for m in self.plan.metrics if m in each[0].per_user.columns]
+        )
+        return combine(each, shown, self.plan.seeds[0])
+
+    def _roles(self) -> dict[str, str]:
+        roles = {teacher.directory: "teacher" for teacher in self.plan.teachers}
+        return roles | {row.name: "student" if row.teacher else "trained alone" for row in self.plan.rows}
+
+    def _kept(self, make: Callable[[bool], T]) -> T:
+        """A step's result: reused where it is there, replaced where it differs and that is allowed."""
+        try:
+            return make(False)
+        except ArtifactError:
+            if not self.force:
+                raise
+        return make(True)
+
+    def _renewed(self, make: Callable[[bool], T]) -> T:
+        """The result of a step that only reads others: replaced where they have changed."""
+        try:
+            return make(False)
+        except ArtifactError:
+            return make(True)
+
+
+def _evaluation(name: str) -> str:
+    return f"evaluation-{name}"
+
+
+def _describe(name: str, split_seed: int, path: Path) -> Json:
+    """A run as a row of ``runs.parquet``."""
+    manifest = read_manifest(path)
+    summary = manifest.summary
+    epochs = [json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {
+        "name": name,
+        "split_seed": split_seed,
+        "seed": manifest.seed,
+        "path": str(path),
+        "hash": manifest.hash,
+        "epochs": summary["epochs"],
+        "best_epoch": summary["best_epoch"],
+        "best_metric": summary["best_metric"],
+        "seconds_per_epoch": summary["seconds_per_epoch"],
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
+        "validation_seconds": sum(epoch["validation_seconds"] for epoch in epochs),
+        "parameters": summary["parameters"],
+        "bytes": summary["bytes"],
+    }
+
+
+_COSTS = ("seconds_per_epoch", "epochs", "best_epoch", "seconds", "validation_seconds", "parameters", "bytes")
+
+
+def _costs(name: str, runs: list[Json]) -> Json:
+    """What a row's runs took, on average."""
+    own = [run for run in runs if run["name"] == name]
+    return {
+        key: {
+            "mean": fmean(run[key] for run in own),
+            "spread": stdev(run[key] for run in own) if len(own) > 1 else None,
+        }
+        for key in _COSTS
+    } | {"runs": len(own)}
+
+
+def _made_at(path: Path) -> str:
+    try:
+        return read_manifest(path).created
+    except ArtifactError:
+        return ""  # nothing there yet, or something that the step will refuse by name
+
+
+class _Board:
+    """The table of runs: what is done at the start, and a line for each run that ends."""
+
+    def __init__(self, chosen: Plan, out: Path, progress: Progress) -> None:
+        self.plan, self.out, self.progress = chosen, out, progress
+        self.paths = [
+            out / f"split-{split}" / name
+            for split in chosen.split_seeds
+            for name in (
+                *(teacher.directory for teacher in chosen.teachers),
+                *(row.directory(seed) for seed in chosen.seeds for row in chosen.rows),
+            )
+        ]
+        self.width = max(len(name) for name in (*(r.name for r in chosen.rows), "teacher"))
+        self.done = 0
+        self.times: list[float] = []
+        self.current: tuple[int, int, str, str, float] = (0, 0, "", "", 0.0)
+
+    def start(self) -> None:
+        """Say what there is to do."""
+        made = sum((path / "manifest.json").exists() for path in self.paths)
+        rows, seeds, splits = len(self.plan.rows), len(self.plan.seeds), len(self.plan.split_seeds)
+        self.progress.note(
+            f"compare: {rows} students x {seeds} model seeds x {splits} splits in {self.out}:"
+            f" {len(self.paths)} runs, {made} of them done already"
+        )
+        self.progress.note(
+            f"{'run':>9}  {'name':<{self.width}} split  seed  epochs  best at  validation  s an epoch    took"
+        )
+
+    def begin(self, split: int, seed: int, name: str, path: Path) -> None:
+        self.current = (split, seed, name, _made_at(path), time.monotonic())
+
+    def end(self, manifest: Manifest) -> None:
+        """A line for the run that ended, and how long the others will take."""
+        reused, took = self.current[3] == manifest.created, time.monotonic() - self.current[4]
+        summary = manifest.summary
+        best = summary.get("best_metric")
+        shown = "-" if best is None else f"{best:.4f}"
+        self._line(
+            f"{summary['epochs']:>6}  {summary['best_epoch']:>7}  {shown:>10}"
+            f"  {summary['seconds_per_epoch']:>10.3f}  {'reused' if reused else f'{took:,.1f} s':>6}"
+        )
+        if not reused:
+            self.times.append(took)
+        self._left()
+
+    def fail(self, reason: str) -> None:
+        """A line for a run that diverged."""
+        self._line(f"failed: {reason}")
+
+    def _line(self, text: str) -> None:
+        self.done += 1
+        split, seed, name, _, _ = self.current
+        counted = f"{self.done}/{len(self.paths)}"
+        self.progress.note(f"{counted:>9}  {name:<{self.width}} {split:>5}  {seed:>4}  {text}")
+
+    def _left(self) -> None:
+        waiting = sum(not (path / "manifest.json").exists() for path in self.paths[self.done :])
+        if self.times and waiting and (len(self.times) == 1 or len(self.times) % 5 == 0):
+            seconds = fmean(self.times) * waiting
+            left = f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
+            self.progress.note(f"{waiting} runs left, about {left}")

@@ -1,0 +1,292 @@
+"""The file of `compare`: which data, teachers, students and methods, checked as a whole before the first step."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from recdistill import config
+from recdistill.errors import OptionError
+from recdistill.evaluation.metrics import ACCURACY
+from recdistill.steps.distill import make_methods, preset_names
+from recdistill.steps.fit import make_model, make_training
+from recdistill.steps.runtables import (
+    check_alone,
+    check_keys,
+    check_model,
+    check_source,
+    check_step,
+    split_model,
+    table_of,
+    tables_of,
+)
+
+DEFAULT_OUT = "runs/compare"
+ALONE = "alone"
+
+_TABLES = ("data", "teacher", "extract", "student", "alone", "method", "evaluate", "report")
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+_Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A ``[teacher]``: ``directory`` and ``knowledge`` are the names of its directories in a split's."""
+
+    name: str
+    model: Table
+    training: Table
+    seed: int
+
+    @property
+    def directory(self) -> str:
+        return f"teacher-{self.name}" if self.name else "teacher"
+
+    @property
+    def knowledge(self) -> str:
+        return f"knowledge-{self.name}" if self.name else "knowledge"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A student as a row of the comparison: one model a split and model seed.
+
+    Attributes:
+        name: unique in the comparison.
+        model, training: what is trained, and how.
+        teacher: None where it is trained alone.
+        methods: what it is distilled with.
+        base_weight: weight of its own loss.
+    """
+
+    name: str
+    model: Table
+    training: Table
+    teacher: Teacher | None = None
+    methods: tuple[Table, ...] = ()
+    base_weight: float = 1.0
+
+    def directory(self, seed: int) -> str:
+        """The name of its model's directory."""
+        return f"{self.name}-seed-{seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a comparison does.
+
+    Attributes:
+        out: where its results go, as the file has it.
+        seeds, split_seeds: of models, and of the data's splits.
+        metrics: the columns of the table; the first one decides the order.
+        data, extract, report: options of these steps.
+        teachers: at least one.
+        rows: the students, those trained alone first.
+        evaluations: options by name; the first one is the table's.
+    """
+
+    out: str
+    seeds: tuple[int, ...]
+    split_seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+    data: Table
+    extract: Table
+    report: Table
+    teachers: tuple[Teacher, ...]
+    rows: tuple[Row, ...]
+    evaluations: Mapping[str, Table]
+
+
+@config.validated
+def _top(
+    *,
+    out: str = DEFAULT_OUT,
+    seeds: _Seeds = (0,),
+    split_seeds: _Seeds = (0,),
+    metrics: tuple[str, ...] = (),
+) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
+    return out, seeds, split_seeds, metrics
+
+
+@config.validated
+def _weight(*, base_weight: Annotated[float, Field(ge=0)] = 1.0) -> float:
+    return base_weight
+
+
+def plan(tree: Mapping[str, Any]) -> Plan:
+    """Check the content of a compare file and spell out what it asks for.
+
+    Raises:
+        OptionError: the first thing in it that is wrong.
+    """
+    if "distill" in tree:
+        raise OptionError(
+            "compare file: no table or key 'distill'", "a method's parts are [[method.distill]] tables"
+        )
+    options = ("out", "seeds", "split_seeds", "metrics")
+    check_keys(tree, (*_TABLES, *options), "compare file")
+    given = {key: tree[key] for key in options if key in tree}
+    out, seeds, split_seeds, metrics = config.build(_top, given, "compare")
+    for name, values in (("seeds", seeds), ("split_seeds", split_seeds)):
+        if len(set(values)) < len(values):
+            raise OptionError(f"compare.{name}: a seed is named twice, found {list(values)}")
+    tables = {name: table_of(tree, name) for name in ("data", "extract", "alone", "report")}
+    check_source(tables["data"], "compare file")
+    for name in ("data", "extract", "report"):
+        check_step(name, tables[name])
+    check_alone(tables["alone"])
+    evaluations = _evaluations(tables_of(tree, "evaluate"))
+    teachers = _teachers(tables_of(tree, "teacher") or [{}], seeds)
+    rows = _rows(tree, teachers, tables["alone"].get("training", {}))
+    return Plan(
+        out, seeds, split_seeds, _metrics(metrics, next(iter(evaluations.values()))), tables["data"],
+        tables["extract"], tables["report"], teachers, rows, evaluations,
+    )  # fmt: skip
+
+
+def out_of(source: Path | str, out: Path | None) -> Path:
+    """The directory that a compare file's results go to."""
+    return Path(out or config.load_run_file(source).get("out") or DEFAULT_OUT)
+
+
+def _teachers(tables: Sequence[Table], seeds: Sequence[int]) -> tuple[Teacher, ...]:
+    names = _names(tables, "teacher")
+    found: list[Teacher] = []
+    for name, table in zip(names, tables, strict=True):
+        options = dict(table)
+        seed = options.pop("seed", seeds[0])
+        if not isinstance(seed, int) or seed < 0:
+            raise OptionError(f"teacher.seed: expected a whole number of at least 0, found {seed!r}")
+        check_model(options)
+        model, training = split_model(options)
+        found.append(Teacher(name, model, training, seed))
+    return tuple(found)
+
+
+def _rows(tree: Mapping[str, Any], teachers: Sequence[Teacher], alone: Table) -> tuple[Row, ...]:
+    students = tables_of(tree, "student") or [{}]
+    methods = tables_of(tree, "method")
+    if not methods:
+        raise OptionError(
+            "compare file: no [[method]] to compare",
+            f'write [[method]] and name = "rrd"; methods: {", ".join(config.names("distillers"))}',
+        )
+    names = _names(students, "student")
+    rows: list[Row] = []
+    distilled: list[Row] = []
+    for name, student in zip(names, students, strict=True):
+        check_model(student)
+        model, training = split_model(student)
+        rows.append(Row(_joined(ALONE, name), model, {**training, **alone}))
+        for table in methods:
+            distilled += _method_rows(table, name, model, training, teachers)
+    rows += distilled
+    _check_rows(rows)
+    return tuple(rows)
+
+
+def _method_rows(
+    table: Table, student: str, model: Table, training: Table, teachers: Sequence[Teacher]
+) -> list[Row]:
+    """One method, for one student and every teacher."""
+    check_keys(table, ("name", "preset", "distill", "training", "base_weight"), "method")
+    name = str(table.get("name") or table.get("preset") or "")
+    if not _NAME.fullmatch(name):
+        raise OptionError(
+            f"method.name: expected letters, digits and - _ . +, found '{name}'",
+            "it names the row and its directories",
+        )
+    parts: Any = tables_of(table, "distill")
+    if "preset" in table:
+        if parts:
+            raise OptionError(f"method {name} has a preset and [[method.distill]]", "give one of them")
+        if table["preset"] not in preset_names():
+            raise OptionError(
+                f"method {name}: no preset '{table['preset']}'", f"presets: {', '.join(preset_names())}"
+            )
+        parts = str(table["preset"])
+    made = make_methods(parts or name)
+    resolved: tuple[Table, ...] = tuple({"method": one.method_name(), **one.options} for one in made)
+    base_weight = config.build(_weight, {k: v for k, v in table.items() if k == "base_weight"}, name)
+    own = {**training, **table_of(table, "training")}
+    make_training(own)
+    return [
+        Row(_joined(name, student, teacher.name), model, own, teacher, resolved, base_weight)
+        for teacher in teachers
+    ]
+
+
+def _joined(*names: str) -> str:
+    return "-".join(name for name in names if name)
+
+
+def _names(tables: Sequence[Table], what: str) -> list[str]:
+    """Names of several teachers or students; a single one needs none, and its name is not shown."""
+    if len(tables) == 1:
+        return [""]
+    names = [str(table.get("name", "")) for table in tables]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise OptionError(f"{what}.name: expected letters, digits and - _ . +, found '{name}'")
+    if len(set(names)) < len(names):
+        raise OptionError(f"{what}.name: two have the same name, found {', '.join(names)}")
+    return names
+
+
+def _check_rows(rows: Sequence[Row]) -> None:
+    """Rows need names of their own, and must differ in more than their names."""
+    by_name: set[str] = set()
+    by_content: dict[str, str] = {}
+    for row in rows:
+        if row.name in by_name:
+            raise OptionError(f"two rows are called '{row.name}'", "give the methods other names")
+        by_name.add(row.name)
+        if row.teacher is None:
+            continue
+        model, training = make_model(row.model), make_training(row.training)
+        content = [model.model_name(), model.options, training.options, row.teacher.name, row.methods]
+        key = json.dumps([*content, row.base_weight], sort_keys=True)
+        if key in by_content:
+            raise OptionError(
+                f"methods {by_content[key]} and {row.name} are the same", "change an option, or remove one"
+            )
+        by_content[key] = row.name
+
+
+def _evaluations(tables: Sequence[Table]) -> dict[str, Table]:
+    """Options by name; several are told apart by their ``name``, or by their protocol."""
+    found: dict[str, Table] = {}
+    for table in tables or [{}]:
+        check_step("evaluate", table, ("name",))
+        options = dict(table)
+        name = str(options.pop("name", options.get("protocol", "full")))
+        if not _NAME.fullmatch(name) or name in found:
+            raise OptionError(f"evaluate.name: expected a name of its own, found '{name}'")
+        found[name] = options
+    return found
+
+
+def _metrics(asked: tuple[str, ...], evaluation: Table) -> tuple[str, ...]:
+    """The columns: those asked for, else NDCG@10 and Recall@20 or what is nearest to them."""
+    cuts = sorted(int(k) for k in evaluation.get("k", (5, 10, 20)))
+    if not asked:
+        return (
+            f"ndcg@{10 if 10 in cuts else cuts[-1]}",
+            f"recall@{20 if 20 in cuts else cuts[-1]}",
+        )
+    for metric in asked:
+        name, _, cut = metric.partition("@")
+        if name not in ACCURACY or cut not in map(str, cuts):
+            raise OptionError(
+                f"compare.metrics: expected {', '.join(ACCURACY)} at one of evaluate.k = {cuts},"
+                f" found '{metric}'"
+            )
+    return asked

@@ -1,0 +1,111 @@
+"""What the files of `run`, `compare` and `tune` share: their tables, checked before anything is made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from recdistill.errors import OptionError
+from recdistill.signatures import did_you_mean
+from recdistill.steps.evaluate import evaluate
+from recdistill.steps.extract import extract
+from recdistill.steps.fit import make_model, make_training
+from recdistill.steps.prepare import prepare
+from recdistill.steps.report import report
+
+_HANDED = {"data", "model", "models", "methods", "out", "knowledge", "training", "progress", "runs", "force",
+           "resume", "device", "seed", "source", "on", "teacher", "alone"}  # fmt: skip
+_STEPS: dict[str, Callable[..., Any]] = {
+    "data": prepare, "extract": extract, "evaluate": evaluate, "report": report
+}  # fmt: skip
+
+
+def check_keys(tree: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    """Refuse a key at the top of a file that is not known.
+
+    Raises:
+        OptionError: names the nearest known one.
+    """
+    for key in tree:
+        if key not in known:
+            raise OptionError(f"{what}: no table or key '{key}'", did_you_mean(key, known))
+
+
+def table_of(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The table ``[name]``, empty where there is none.
+
+    Raises:
+        OptionError: it is no table.
+    """
+    found = tree.get(name, {})
+    if not isinstance(found, Mapping):
+        raise OptionError(f"{name}: expected a table [{name}], found {found!r}")
+    return dict(found)
+
+
+def tables_of(tree: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The tables ``[[name]]``, also where it is written as a single ``[name]``.
+
+    Raises:
+        OptionError: something among them is no table.
+    """
+    found = tree.get(name, [])
+    several = found if isinstance(found, list) else [found]
+    for entry in several:
+        if not isinstance(entry, Mapping):
+            raise OptionError(f"{name}: expected tables [[{name}]], found {entry!r}")
+    return [dict(entry) for entry in several]
+
+
+def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) -> None:
+    """Refuse an option that the step behind ``[data]``, ``[extract]``, ``[evaluate]`` or ``[report]`` lacks.
+
+    Args:
+        name: the table.
+        table: its content.
+        also: keys that are allowed beside the step's options.
+
+    Raises:
+        OptionError: names the nearest option.
+    """
+    allowed = [p for p in inspect.signature(_STEPS[name]).parameters if p not in _HANDED]
+    allowed += ["source"] if name == "data" else []
+    allowed += also
+    for key in table:
+        if key not in allowed:
+            raise OptionError(f"{name}.{key}: unknown option", did_you_mean(key, allowed))
+
+
+def check_source(table: Mapping[str, Any], what: str) -> None:
+    """Refuse a ``[data]`` table without a source."""
+    if "source" not in table:
+        raise OptionError(
+            f"{what}: data.source is missing", "name the interactions, or pass --set data.source=PATH"
+        )
+
+
+def split_model(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model's table as ``make_model`` takes it, and its training options."""
+    options = dict(table)
+    training = dict(options.pop("training", {}))
+    options.pop("name", None)
+    return {"name": options.pop("model", "bpr"), **options}, training
+
+
+def check_model(table: Mapping[str, Any]) -> None:
+    """Build a model and its training options, for the errors."""
+    model, training = split_model(table)
+    make_model(model)
+    make_training(training)
+
+
+def check_alone(table: Mapping[str, Any]) -> None:
+    """Refuse anything in ``[alone]`` but training options."""
+    extra = set(table) - {"training"}
+    if extra:
+        raise OptionError(
+            f"alone.{sorted(extra)[0]}: unknown option",
+            "alone takes a training table; the rest is the student's",
+        )
+    make_training(table.get("training", {}))
