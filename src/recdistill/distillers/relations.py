@@ -1,0 +1,81 @@
+"""Squared differences between two sets' cosines over all pairs of a group, value and gradient at once.
+
+With unit rows S and T of one group, Σ_ij (s_i·s_j − t_i·t_j)² = ‖SᵀS‖² + ‖TᵀT‖² − 2 ‖SᵀT‖² (Frobenius norms), so no
+matrix of pairs is needed. Where pairs are filtered by sign there is no such form: then pairs exist one block of
+rows of one group at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BLOCK_PAIRS = 1 << 22
+"""Pairs of one block: 16 MiB in float32."""
+
+
+def relation_error(student: Tensor, teacher: Tensor, sizes: list[int], positive_only: bool) -> Tensor:
+    """Mean over ordered pairs (i, j) of one group, i = j too, of (s_i·s_j − t_i·t_j)².
+
+    Args:
+        student: unit rows, sorted by group, shape ``(n, dS)``; the gradient goes here alone.
+        teacher: unit rows in the same order, shape ``(n, dT)``.
+        sizes: rows of each group; they add up to n.
+        positive_only: count only pairs whose teacher cosine is above 0.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        teacher = teacher.detach().to(student.dtype)
+        return _RelationError.apply(student, teacher, sizes, positive_only)  # pyright: ignore[reportReturnType]
+
+
+class _RelationError(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, sizes: list[int], positive_only: bool) -> Tensor:
+        gradient = torch.empty_like(student)
+        total = student.new_zeros((), dtype=torch.float64)
+        pairs = torch.zeros((), dtype=torch.int64, device=student.device)
+        for s, t, out in zip(student.split(sizes), teacher.split(sizes), gradient.split(sizes), strict=True):
+            if positive_only:
+                value, count = _filtered(s, t, out)
+                total, pairs = total + value, pairs + count
+            else:
+                total, pairs = total + _all_pairs(s, t, out), pairs + len(s) ** 2
+        count = pairs.clamp(min=1)
+        ctx.save_for_backward(gradient / count)
+        return (total / count).to(student.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0], None, None, None
+
+
+def _all_pairs(s: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
+    """The sum over one group by the Gram form; its gradient is written to ``gradient``."""
+    own, cross = s.T @ s, t.T @ s  # (dS, dS), (dT, dS)
+    torch.mm(s, own, out=gradient)
+    gradient.sub_(t @ cross).mul_(4)
+    return _square(own) + _square(t.T @ t) - 2 * _square(cross)
+
+
+def _filtered(s: Tensor, t: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over one group's pairs of positive teacher cosine, and how many there are."""
+    total = s.new_zeros((), dtype=torch.float64)
+    pairs = torch.zeros((), dtype=torch.int64, device=s.device)
+    rows = max(1, _BLOCK_PAIRS // max(1, len(s)))
+    for rows_s, rows_t, out in zip(s.split(rows), t.split(rows), gradient.split(rows), strict=True):
+        wanted = rows_t @ t.T  # (r, n)
+        counted = wanted > 0
+        error = (rows_s @ s.T).sub_(wanted).mul_(counted)
+        total = total + _square(error)
+        pairs = pairs + counted.sum()
+        torch.mm(error, s, out=out)
+    gradient.mul_(4)
+    return total, pairs
+
+
+def _square(matrix: Tensor) -> Tensor:
+    """‖matrix‖², added up in float64: the Gram form takes large numbers from one another."""
+    return matrix.double().square().sum()
