@@ -2,7 +2,8 @@
 
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.bpr import BPR
+from recdistill.models.cml import CML
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.popularity import Popularity
 
-__all__ = ["BPR", "Batch", "LightGCN", "Popularity", "Recommender", "ScoreVectors", "State"]
+__all__ = ["BPR", "CML", "Batch", "LightGCN", "Popularity", "Recommender", "ScoreVectors", "State"]
