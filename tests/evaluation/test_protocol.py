@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recdistill.data.interactions import Interactions
 from recdistill.errors import DataError, OptionError
 from recdistill.evaluation import rankers
-from recdistill.evaluation.candidates import Negatives
+from recdistill.evaluation.candidates import evaluation_negatives
 from recdistill.evaluation.protocol import Outcome, make_task, rank_all, rank_sampled
 from recdistill.evaluation.rankers import StateRanker
 from recdistill.models.base import EmbeddingState
@@ -161,7 +161,12 @@ def test_a_constant_scorer_scores_as_chance() -> None:
     task = make_task(data, "test", "default", (10,))
     chance, spread = 0.1, (0.1 * 0.9 / 4000) ** 0.5
     assert rank_all(constant, task).values["recall@10"].mean().item() == pytest.approx(chance, abs=4 * spread)
-    sampled = rank_sampled(constant, task, Negatives(data, 49, task.users)).values["recall@10"].mean().item()
+    sampled = (
+        rank_sampled(constant, task, evaluation_negatives(data, 49, task.users))
+        .values["recall@10"]
+        .mean()
+        .item()
+    )
     # the target is one of 50 candidates, the first 10 by index of which are listed
     assert sampled == pytest.approx(0.2, abs=4 * (0.2 * 0.8 / 4000) ** 0.5)
 
@@ -201,7 +206,7 @@ def test_sampled_ranks_by_brute_force() -> None:
     data = random_data(3)
     state = random_state(4, data)
     task = make_task(data, "test", "default", (1, 3, 10))
-    negatives = Negatives(data, 12, task.users)
+    negatives = evaluation_negatives(data, 12, task.users)
     found = rank_sampled(StateRanker(state), task, negatives).values
     drawn = torch.cat([block for _, block in negatives.blocks(task.users)])
     scores = state.users @ state.items.T
@@ -222,7 +227,7 @@ def test_negatives_are_distinct_unseen_and_the_same_for_every_model_and_split() 
     both = [make_task(data, split, "default", (1,)).users for split in ("valid", "test")]
     drawn = []
     for users in both:
-        blocks = list(Negatives(data, 9, users).blocks(users))
+        blocks = list(evaluation_negatives(data, 9, users).blocks(users))
         assert len(blocks) == 3
         assert torch.equal(torch.cat([chosen for chosen, _ in blocks]), users)
         drawn.append(torch.cat([items for _, items in blocks]))
@@ -232,13 +237,15 @@ def test_negatives_are_distinct_unseen_and_the_same_for_every_model_and_split() 
     rows = [items[torch.searchsorted(users, shared)] for users, items in zip(both, drawn, strict=True)]
     assert torch.equal(rows[0], rows[1])
     other = SimpleNamespace(**{**vars(data), "manifest": SimpleNamespace(seed=6)})
-    again = torch.cat([items for _, items in Negatives(other, 9, both[0]).blocks(both[0])])
+    again = torch.cat([items for _, items in evaluation_negatives(other, 9, both[0]).blocks(both[0])])
     assert not torch.equal(again, drawn[0])
 
 
 def test_more_negatives_than_unobserved_items() -> None:
     data = split_data([(0, 0), (1, 1)], [], [(0, 1), (1, 2)], 2, 5)
     task = make_task(data, "test", "default", (1,))
-    assert rank_sampled(StateRanker(random_state(0, data)), task, Negatives(data, 3, task.users)).values
+    assert rank_sampled(
+        StateRanker(random_state(0, data)), task, evaluation_negatives(data, 3, task.users)
+    ).values
     with pytest.raises(OptionError, match=r"4 a user.*2 users have fewer.*fewest: 3.*--negatives 3"):
-        Negatives(data, 4, task.users)
+        evaluation_negatives(data, 4, task.users)

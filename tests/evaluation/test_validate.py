@@ -7,6 +7,7 @@ import torch
 
 from recdistill.data.interactions import Interactions
 from recdistill.errors import DataError, OptionError
+from recdistill.evaluation.candidates import Negatives
 from recdistill.evaluation.validate import validator
 from recdistill.models.bpr import BPR
 
@@ -48,3 +49,21 @@ def test_nothing_to_validate_on() -> None:
 def test_unknown_metric(metric: str) -> None:
     with pytest.raises(OptionError, match=f"validate_metric: expected one of recall.*found '{metric}'"):
         validator(Interactions.from_events([0], [1], 1, 2), (), metric)
+
+
+def test_sampled_candidates_rank_the_target_among_them_alone() -> None:
+    train = Interactions.from_events([0, 1], [0, 1], 2, 6)
+    valid = Interactions.from_events([0, 1], [2, 2], 2, 6)
+    negatives = Negatives(train.union(valid), 3, torch.arange(2), seed=4)
+    drawn = torch.cat([items for _, items in negatives.blocks(torch.arange(2))])
+    assert not bool((drawn == 2).any())
+    assert not bool((drawn == torch.arange(2)[:, None]).any())
+    model = BPR(dim=1)
+    model.build(train, torch.Generator())
+    with torch.no_grad():
+        model.user_table.fill_(1.0)
+        model.item_table.copy_(torch.tensor([0.0, 1.0, 2.5, 2.0, 3.0, 4.0])[:, None])
+    ranks = 1 + (drawn > 3).sum(1)  # items 4 and 5 alone score above the target
+    expected = float((1 / ranks).mean())
+    assert validator(valid, (train,), "mrr@10", negatives)(model) == pytest.approx(expected)
+    assert validator(valid, (train,), "hit@1", negatives)(model) == float((ranks == 1).float().mean())

@@ -17,7 +17,7 @@ from torch import Tensor
 from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.errors import DataError
-from recdistill.evaluation.candidates import Negatives
+from recdistill.evaluation.candidates import Negatives, candidate_ranks
 from recdistill.evaluation.metrics import (
     Coverage,
     Hits,
@@ -39,8 +39,6 @@ from recdistill.ops import Rows
 Split = Literal["valid", "test"]
 Mask = Literal["default", "seen", "none"]
 Advance = Callable[[int], object]
-
-_TARGET_BLOCK = 1024  # targets compared with their candidates at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +222,7 @@ def rank_sampled(
         counts = targets.indptr.diff()
         row = torch.repeat_interleave(torch.arange(len(users)), counts)
         items = targets.items.long()
-        ranks = _ranks(ranker, users, row, items, drawn)
+        ranks = candidate_ranks(ranker, users, row, items, drawn)
         parts.append(rank_metrics(ranks, targets.indptr, task.ks))
         recalls.append(_recall_by_group(Hits(row, ranks, items, counts), targets, task))
         if advance is not None:
@@ -251,16 +249,3 @@ def _outcome(
     values |= {f"tail_recall@{k}": recall[:, place, 0].clone() for place, k in enumerate(task.ks)}
     by_group = {k: recall[:, place] for place, k in enumerate(task.ks)}
     return Outcome(values, totals or {}, by_group, lists)
-
-
-def _ranks(ranker: Ranker, users: Tensor, row: Tensor, items: Tensor, negatives: Tensor) -> Tensor:
-    """Rank from 1 of each target ``items`` (t,) among the negatives (b, m) of the user in ``row``."""
-    scores = ranker.scores(users, negatives)  # (b, m)
-    own = ranker.scores(users[row], items[:, None])  # (t, 1)
-    ranks = torch.empty(len(items), dtype=torch.int64)
-    for start in range(0, len(items), _TARGET_BLOCK):
-        part = slice(start, start + _TARGET_BLOCK)
-        other, mine = scores[row[part]], own[part]
-        before = (other > mine) | ((other == mine) & (negatives[row[part]] < items[part, None]))
-        ranks[part] = before.sum(1) + 1
-    return ranks

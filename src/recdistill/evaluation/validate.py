@@ -1,20 +1,27 @@
-"""The metric that training selects by: full ranking of the valid split."""
+"""The metric that training selects by: the valid split, by full ranking or among sampled candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from recdistill.data.interactions import Interactions
 from recdistill.errors import DataError, OptionError
-from recdistill.evaluation.metrics import ACCURACY, list_metrics
-from recdistill.evaluation.rankers import blocks, model_ranker
+from recdistill.evaluation.candidates import Negatives, candidate_ranks
+from recdistill.evaluation.metrics import ACCURACY, list_metrics, rank_metrics
+from recdistill.evaluation.rankers import Ranker, blocks, model_ranker
 from recdistill.models.base import Recommender
+from recdistill.ops import Rows
 
 
 def validator(
-    valid: Interactions, masked: Sequence[Interactions] = (), metric: str = "ndcg@10"
+    valid: Interactions,
+    masked: Sequence[Interactions] = (),
+    metric: str = "ndcg@10",
+    negatives: Negatives | None = None,
 ) -> Callable[[Recommender], float]:
     """A function from a model to its metric, averaged over the users with a valid row.
 
@@ -22,9 +29,10 @@ def validator(
         valid: the pairs to be found.
         masked: pairs that are not ranked (train), their union.
         metric: ``recall``, ``ndcg``, ``mrr``, ``hit`` or ``precision``, with ``@k``.
+        negatives: rank each target among these candidates of its user; None ranks all items.
 
     Returns:
-        the function; it ranks all items in blocks, without gradient, and leaves the model's mode as it was.
+        the function; it ranks in blocks, without gradient, and leaves the model's mode as it was.
 
     Raises:
         OptionError: a metric that does not exist.
@@ -38,19 +46,36 @@ def validator(
             "prepare the data with a valid split, or train without validation",
         )
     hidden = masked[0].union(*masked[1:]) if masked else None
-    targets = [valid.rows(block) for block in blocks(users)]
+    if negatives is not None:
+        values_of = partial(_sampled, drawn=negatives, users=users, valid=valid, metric=metric, k=k)
+    else:
+        targets = [(block, valid.rows(block)) for block in blocks(users)]
+        values_of = partial(_full, targets=targets, hidden=hidden, metric=metric, k=k)
 
     def validate(model: Recommender) -> float:
         training = model.training
-        ranker = model_ranker(model)
-        values = [
-            list_metrics(ranker.top(block, k, hidden), rows, (k,))[metric]
-            for block, rows in zip(blocks(users), targets, strict=True)
-        ]
+        values = torch.cat(list(values_of(model_ranker(model))))
         model.train(training)
-        return float(torch.cat(values).mean())
+        return float(values.mean())
 
     return validate
+
+
+def _full(
+    ranker: Ranker, targets: Sequence[tuple[Tensor, Rows]], hidden: Interactions | None, metric: str, k: int
+) -> Iterator[Tensor]:
+    for users, rows in targets:
+        yield list_metrics(ranker.top(users, k, hidden), rows, (k,))[metric]
+
+
+def _sampled(
+    ranker: Ranker, drawn: Negatives, users: Tensor, valid: Interactions, metric: str, k: int
+) -> Iterator[Tensor]:
+    for block, negatives in drawn.blocks(users):
+        rows = valid.rows(block)
+        owner = torch.repeat_interleave(torch.arange(len(block)), rows.indptr.diff())
+        ranks = candidate_ranks(ranker, block, owner, rows.items.long(), negatives)
+        yield rank_metrics(ranks, rows.indptr, (k,))[metric]
 
 
 def _cut_off(metric: str) -> int:

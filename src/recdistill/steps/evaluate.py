@@ -13,7 +13,7 @@ from recdistill.artifacts import read_json, read_manifest, write_json, write_tab
 from recdistill.config import validated
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
-from recdistill.evaluation.candidates import Negatives
+from recdistill.evaluation.candidates import Negatives, evaluation_negatives
 from recdistill.evaluation.latency import Latency, measure
 from recdistill.evaluation.lineage import Member, reference_of, teacher_of, unique_names
 from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
@@ -108,7 +108,7 @@ def evaluate(
         else:
             task = make_task(opened, split, mask, cut_offs)
             _say(task, protocol, shown)
-            drawn = Negatives(opened, negatives, task.users) if protocol == "sampled" else None
+            drawn = evaluation_negatives(opened, negatives, task.users) if protocol == "sampled" else None
             lineage = _lineage(members, named_teacher, named_alone)
             done = _run(members, opened, task, drawn, lineage, device, latency, shown)
             result = _header(opened, task, protocol, negatives) | summarise(done, task, lineage, seed)

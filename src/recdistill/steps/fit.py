@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.distillers.base import Objective
 from recdistill.errors import OptionError
+from recdistill.evaluation.candidates import Negatives
 from recdistill.evaluation.validate import validator
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
@@ -108,8 +109,7 @@ def fit(
             interactions = parts_of(data, on)
             validate = None
             if len(on) == 1 and data.valid.num_pairs:
-                masked = () if data.has_repeats else (data.train,)
-                validate = validator(data.valid, masked, training.validate_metric)
+                validate = make_validator(data, training)
             elif not model.closed_form:
                 progress.note("nothing to validate on: the last epoch is kept")
             result = train(
@@ -130,6 +130,17 @@ def fit(
             Checkpoint(job.work).clear()
             job.summary.update(lineage, **_summary(model, result, job.work))
     return load(out)
+
+
+def make_validator(data: Data, training: TrainingOptions) -> Callable[[Recommender], float]:
+    """What ``training`` selects by, on the valid split of ``data``; test rows are not looked at."""
+    number = training.validate_negatives
+    negatives = None
+    if number is not None:
+        users = (data.valid.user_counts > 0).nonzero().squeeze(1)
+        negatives = Negatives(data.train.union(data.valid), number, users, data.manifest.seed or 0)
+    masked = () if data.has_repeats else (data.train,)
+    return validator(data.valid, masked, training.validate_metric, negatives)
 
 
 def _summary(model: Recommender, result: Result, work: Path) -> dict[str, Any]:

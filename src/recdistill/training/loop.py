@@ -51,6 +51,8 @@ class TrainingOptions:
         patience: validations without a better metric before the run stops, at least 1 (papers: 20).
         validate_every: epochs between validations, at least 1.
         validate_metric: what is validated, ``name@k``.
+        validate_negatives: rank each valid row among so many unobserved items of its user, at least 1, for runs
+            that are judged by sampled candidates; full ranking without it.
         precision: ``bf16`` runs matrix products in bfloat16 under autocast.
         trajectory: shares of the best epoch whose states are kept, in (0, 1], e.g. ``(.25, .5, .75, 1)``.
         checkpoint_seconds: least time between two checkpoints, at least 0.
@@ -71,6 +73,7 @@ class TrainingOptions:
         validate_metric: Annotated[
             str, Field(pattern=r"^(ndcg|recall|mrr|hit|precision)@[1-9]\d*$")
         ] = "ndcg@10",
+        validate_negatives: Annotated[int, Field(ge=1)] | None = None,
         precision: Literal["float32", "bf16"] = "float32",
         trajectory: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (),
         checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0,
@@ -84,6 +87,7 @@ class TrainingOptions:
         self.patience = patience
         self.validate_every = validate_every
         self.validate_metric = validate_metric
+        self.validate_negatives = validate_negatives
         self.precision = precision
         self.trajectory = trajectory
         self.checkpoint_seconds = checkpoint_seconds
