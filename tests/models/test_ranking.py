@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recdistill.models.base import EmbeddingState, ScoreVectors, user_scores
 from recdistill.models.bpr import BPR
-from recdistill.models.ranking import item_ranks, scores_of, user_scores_of
+from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, user_scores_of
 from recdistill.testing import built, tiny_interactions
 
 
@@ -24,6 +24,16 @@ def test_ranks_of_listed_items_are_counted_among_unobserved_items() -> None:
     expected = 1 + ((scores[:, None, :] > own[:, :, None]) & unseen[:, None, :]).sum(2)
     assert torch.equal(item_ranks(state, users, ids, interactions), expected.masked_fill(ids < 0, 0))
     assert torch.equal(scores_of(state, users, ids), own.masked_fill(ids < 0, -torch.inf))
+
+
+def test_items_at_positions_of_the_ranking() -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    state = built(BPR(dim=3), interactions).frozen()
+    users = torch.arange(30)
+    positions = torch.randint(-1, 45, (30, 4), generator=torch.Generator().manual_seed(0))
+    full = top_items(state, users, 45, [interactions])[0]
+    expected = full.gather(1, positions.clamp(min=0)).masked_fill(positions < 0, -1)
+    assert torch.equal(items_at(state, users, positions, interactions), expected)
 
 
 class Biased(EmbeddingState):

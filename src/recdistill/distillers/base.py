@@ -13,7 +13,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import Knowledge, TeacherState
 from recdistill.models.base import Batch, Recommender, State, user_scores
-from recdistill.models.ranking import item_ranks, scores_of, top_items, user_scores_of
+from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, user_scores_of
 
 
 @dataclass
@@ -51,6 +51,14 @@ class Context:
             exclude = [] if observed else [self.interactions]
             self.shared[key] = self._of_student(top_items, users, depth, exclude)
         return self.shared[key]
+
+    def student_items_at(self, positions: Tensor) -> Tensor:
+        """The items now at ``positions`` (U, m) of the student's rankings of unobserved items, from 0; in blocks.
+
+        −1 where there is padding (−1) or the ranking is shorter.
+        """
+        users = torch.arange(self.interactions.num_users)
+        return self._of_student(items_at, users, positions, self.interactions)
 
     def student_scores(self, ids: Tensor) -> Tensor:
         """The student's scores now of items ``ids`` (U, m) of all users, −inf at padding (−1); in blocks."""

@@ -130,6 +130,28 @@ def scores_of(state: State, users: Tensor, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def items_at(state: State, users: Tensor, positions: Tensor, exclude: Interactions) -> Tensor:
+    """The items at some positions of each user's ranking, without keeping the lists.
+
+    Args:
+        state: what scores.
+        users: indices, shape ``(n,)``, int64.
+        positions: from 0, shape ``(n, m)``, int64, padded with −1.
+        exclude: pairs that take no part in the ranking.
+
+    Returns:
+        ``(n, m)`` int64; −1 where there is padding, and past the end of a user's ranking.
+    """
+    found = torch.empty_like(positions)
+    for part in torch.arange(len(users)).split(2048):
+        wanted = positions[part]
+        depth = 1 if wanted.numel() == 0 else max(1, int(wanted.max()) + 1)
+        ids = top_items(state, users[part], depth, [exclude])[0]
+        found[part] = ids.gather(1, wanted.clamp(min=0)).masked_fill(wanted < 0, -1)
+    return found
+
+
+@torch.no_grad()
 def user_scores_of(state: State, items: Tensor, ids: Tensor) -> Tensor:
     """Scores of listed users, one block of items at a time: :func:`scores_of` with the roles swapped.
 
