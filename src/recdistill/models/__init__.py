@@ -5,5 +5,6 @@ from recdistill.models.bpr import BPR
 from recdistill.models.cml import CML
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.popularity import Popularity
+from recdistill.models.simplex import SimpleX
 
-__all__ = ["BPR", "CML", "Batch", "LightGCN", "Popularity", "Recommender", "ScoreVectors", "State"]
+__all__ = ["BPR", "CML", "Batch", "LightGCN", "Popularity", "Recommender", "ScoreVectors", "SimpleX", "State"]

@@ -12,7 +12,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.models.base import Batch
 
 _DRAWN_AT_ONCE = 1 << 17
-"""Rows whose negatives are drawn in one call: enough to amortise it, little enough to stay small."""
+"""Negatives drawn in one call: enough to amortise it, little enough to stay small."""
 
 
 def pair_batches(
@@ -28,7 +28,8 @@ def pair_batches(
     """
     row_users = interactions.users
     order = torch.randperm(interactions.num_pairs, generator=generator)
-    step = max(batch_size, _DRAWN_AT_ONCE // batch_size * batch_size)
+    rows = _DRAWN_AT_ONCE // max(num_negatives, 1)
+    step = max(batch_size, rows // batch_size * batch_size)
     for start in range(0, len(order), step):
         chosen = order[start : start + step]
         users = row_users[chosen].long()
