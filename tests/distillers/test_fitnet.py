@@ -1,0 +1,94 @@
+"""FitNet: the golden value, projectors, drawn entities, each option, the conformance kit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from recdistill.distillers.base import Objective
+from recdistill.distillers.fitnet import FitNet
+from recdistill.distillers.projectors import LinearMap, MeanExperts, drop, mean_weights, squared_error
+from recdistill.knowledge.teacher import live
+from recdistill.models.bpr import BPR
+from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
+
+USERS = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
+ITEMS = torch.tensor([[1.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
+TEACHER_USERS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
+TEACHER_ITEMS = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def linear_map() -> LinearMap:
+    """y = W x + b with W = [[1, 0], [0, 1], [½, ½]], b = [0, 0, 0.1]."""
+    projector = LinearMap(2, 3, 0.0, GENERATOR).double()
+    with torch.no_grad():
+        projector.matrix.copy_(torch.tensor([[1, 0], [0, 1], [0.5, 0.5]]).T)
+        projector.bias.copy_(torch.tensor([0, 0, 0.1]))
+    return projector
+
+
+def test_golden_value() -> None:
+    f = linear_map()
+    users = squared_error(f(USERS), TEACHER_USERS, mean_weights(USERS))
+    items = squared_error(f(ITEMS), TEACHER_ITEMS, mean_weights(ITEMS))
+    assert float(users.detach()) * 2 == pytest.approx(0.16 + 3.6725, abs=1e-6)
+    assert float((users + items).detach()) * 2 == pytest.approx(10.615, abs=1e-6)
+
+
+def test_experts_are_averaged() -> None:
+    mean = MeanExperts(2, 3, width=4, num_experts=3, dropout=0.0, generator=GENERATOR).double()
+    first, second = mean.first.view(2, 3, 4), mean.second.view(3, 4, 3)
+    alone = [
+        torch.relu(USERS @ first[:, m] + mean.first_bias.view(3, 4)[m]) @ second[m] + mean.second_bias
+        for m in range(3)
+    ]
+    torch.testing.assert_close(mean(USERS), torch.stack(alone).mean(dim=0))
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+    values = torch.ones(1000, 201)
+    found = drop(values, 0.3, GENERATOR)
+    assert set(found.unique().tolist()) == {0.0, float(torch.tensor(1 / 0.7))}
+    assert float((found == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    same = [drop(values, 0.3, torch.Generator().manual_seed(5)) for _ in range(2)]
+    assert torch.equal(*same)
+    assert drop(values, 0.0, GENERATOR) is values
+
+
+def loss_of(**options: Any) -> float:
+    interactions = tiny_interactions(30, 40, seed=5)
+    student = built(BPR(dim=3), interactions)
+    method = FitNet(**{"weight": 1.0, **options})
+    objective = Objective([method], live(built(BPR(dim=5), interactions, seed=7), interactions), 0.0)
+    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
+    batch = batch_of(interactions)
+    (term,) = objective.terms(student, student.state(batch), batch).values()
+    return float(term.detach())
+
+
+def test_every_option_changes_the_loss() -> None:
+    experts: dict[str, Any] = {"num_experts": 2}
+    changes: list[dict[str, Any]] = [
+        {},
+        {"entities": "uniform"},
+        {"normalise": True},
+        {"dropout": 0.5},
+        experts,
+        {**experts, "hidden_ratio": 2.0},
+        {**experts, "dropout": 0.5},
+    ]
+    found = [loss_of(**change) for change in changes]
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("entities", ["batch", "uniform"])
+@pytest.mark.parametrize("num_experts", [0, 2])
+def test_conforms(entities: Any, num_experts: int) -> None:
+    check_distiller(
+        lambda: FitNet(
+            weight=1.0, entities=entities, num_experts=num_experts, dropout=0.2, normalise=num_experts == 2
+        )
+    )
