@@ -6,5 +6,17 @@ from recdistill.models.cml import CML
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.popularity import Popularity
 from recdistill.models.simplex import SimpleX
+from recdistill.models.xsimgcl import XSimGCL
 
-__all__ = ["BPR", "CML", "Batch", "LightGCN", "Popularity", "Recommender", "ScoreVectors", "SimpleX", "State"]
+__all__ = [
+    "BPR",
+    "CML",
+    "Batch",
+    "LightGCN",
+    "Popularity",
+    "Recommender",
+    "ScoreVectors",
+    "SimpleX",
+    "State",
+    "XSimGCL",
+]

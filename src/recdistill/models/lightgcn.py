@@ -37,6 +37,11 @@ class _Smooth(torch.autograd.Function):
         return None, ctx.adjacency @ grad_outputs[0].contiguous()
 
 
+def smooth(adjacency: Tensor, table: Tensor) -> Tensor:
+    """One propagation: the product of a symmetric CSR matrix with ``table`` (n, dim), with gradient."""
+    return _Smooth.apply(adjacency, table)  # pyright: ignore[reportReturnType]
+
+
 def normalised_adjacency(interactions: Interactions) -> Tensor:
     """D^{-1/2} A D^{-1/2} of the bipartite graph, CSR of shape ``(U + I, U + I)``, float32; O(pairs) memory."""
     users, items = interactions.num_users, interactions.num_items
@@ -107,7 +112,7 @@ class LightGCN(Recommender):
         layer = mean = self.table
         with torch.autocast(self.table.device.type, enabled=False):  # CSR products exist in float32 alone
             for _ in range(self.num_layers):
-                layer = _Smooth.apply(self.adjacency(), layer)
+                layer = smooth(self.adjacency(), layer)
                 mean = mean + layer
         mean = mean / (self.num_layers + 1)
         return EmbeddingState(mean[: self.num_users], mean[self.num_users :])
@@ -116,8 +121,11 @@ class LightGCN(Recommender):
         loss = bpr_loss(pair_scores(state, batch))
         if self.embedding_decay == 0:
             return loss
-        items = (
-            [batch.positives] if batch.negatives is None else [batch.positives, batch.negatives.reshape(-1)]
-        )
-        rows = torch.cat([batch.row_users, *(ids + self.num_users for ids in items)])
-        return loss + self.embedding_decay * 0.5 * rows_of(self.table, rows).square().sum() / len(batch)
+        return loss + self.embedding_decay * initial_penalty(self.table, self.num_users, batch)
+
+
+def initial_penalty(table: Tensor, num_users: int, batch: Batch) -> Tensor:
+    """½ ‖E⁰ of the batch's rows‖² / n, with ``table`` holding users, then items."""
+    items = [batch.positives] if batch.negatives is None else [batch.positives, batch.negatives.reshape(-1)]
+    rows = torch.cat([batch.row_users, *(ids + num_users for ids in items)])
+    return 0.5 * rows_of(table, rows).square().sum() / len(batch)
