@@ -1,8 +1,8 @@
 """recdistill turns large recommender models into small ones that rank nearly as well.
 
 Each step is one function here and one command of the same name: ``prepare``, ``train``, ``extract``, ``distill``,
-``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``demo``; ``load`` opens a model. Models are in
-``recdistill.models``, methods in ``recdistill.distillers``.
+``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``tune``, ``demo``; ``load`` opens a model. Models
+are in ``recdistill.models``, methods in ``recdistill.distillers``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from recdistill.steps.report import report as report
     from recdistill.steps.run import run as run
     from recdistill.steps.train import train as train
+    from recdistill.steps.tune import tune as tune
 
 __version__ = "0.1.0"
 
 _STEPS = (
     "compare", "demo", "distill", "evaluate", "extract", "load", "prepare", "recommend", "report", "run",
-    "train",
+    "train", "tune",
 )  # fmt: skip
 _ROOMS = ("distillers", "models")
 
 __all__ = [
     "compare", "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare", "recommend",
-    "report", "run", "train",
+    "report", "run", "train", "tune",
 ]  # fmt: skip
 
 

@@ -555,6 +555,43 @@ def compare(
 
 
 @app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="A run file with [space] and [tune].")],
+    out: Out = None,
+    sets: Set = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the search and every trial (default: the file's).", show_default=False),
+    ] = None,
+    device: Device = "auto",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Search options by the validation metric; ends with best.toml and a report."""
+    from recdistill.steps.tune import tune as run_tune
+    from recdistill.steps.tunefile import out_of
+
+    call = _Call(out_of(file, out), as_json, "tuning")
+    found = run_tune(
+        file,
+        call.out,
+        overrides=_assignments(sets),
+        seed=seed,
+        device=device,
+        force=force,
+        progress=call.progress,
+    )
+    best = found.tuning["best"]
+    reached = f"{found.tuning['metric']} {best['value']:.4f} (validation)"
+    lines = [f"trial {best['number']} of {len(found.tuning['trials'])}: {reached}"]
+    lines += [f"  {name} = {value}" for name, value in best["values"].items()]
+    call.finish(
+        {"tuning": found.tuning, "best": str(found.best), "report": str(found.page)},
+        [*lines, f"best: {found.best}", f"report: {found.page}"],
+    )
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Print versions, cores, GPU and extras."""
     from recdistill.doctor import examine, missing

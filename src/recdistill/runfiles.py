@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import date, time
 from pathlib import Path
@@ -188,3 +189,35 @@ def key_line(path: Path | str, key: str) -> int | None:
 
 def _parts(key: str) -> list[str]:
     return [normal(part.strip().strip("\"'")) for part in key.split(".")]
+
+
+def toml_text(tree: Mapping[str, Any], path: str = "") -> str:
+    """Write nested tables as TOML: values first, then tables, then lists of tables; None is left out."""
+    lines = [f"{_bare(key)} = {_toml(value)}" for key, value in tree.items() if _is_value(value)]
+    text = "".join(f"{line}\n" for line in lines)
+    for key, value in tree.items():
+        name = f"{path}.{_bare(key)}" if path else _bare(key)
+        if isinstance(value, Mapping):
+            text += f"\n[{name}]\n{toml_text(value, name)}"
+        elif not _is_value(value) and value is not None:
+            text += "".join(f"\n[[{name}]]\n{toml_text(entry, name)}" for entry in value)
+    return text
+
+
+def _is_value(value: Any) -> bool:
+    tables = isinstance(value, list | tuple) and any(isinstance(entry, Mapping) for entry in value)
+    return value is not None and not isinstance(value, Mapping) and not tables
+
+
+def _bare(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(entry) for entry in value)}]"
+    return repr(value)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-import recdistill
 from recdistill.reporting import comparison, facts
 from recdistill.reporting.cells import Grid
-from recdistill.reporting.charts import Chart, can_draw
+from recdistill.reporting.charts import Chart
 from recdistill.reporting.curves import Course, curve_charts, without_curve
 from recdistill.reporting.numbers import Missing
 from recdistill.reporting.overall import Overall, overall, read_comparison
+from recdistill.reporting.pages import fill
 from recdistill.reporting.popularity import popularity_chart
 from recdistill.reporting.reading import read_evaluation
 from recdistill.reporting.results import Evaluation
@@ -74,42 +68,17 @@ def render(collection: Collection, title: str | None = None) -> str:
     ]
     courses = _courses(collection, [evaluation for _, evaluation in evaluations])
     together = _together(collection)
-    script = (
-        (resources.files("recdistill.reporting") / "templates" / "print.js")
-        .read_text(encoding="utf-8")
-        .strip()
+    return fill(
+        "page.html",
+        title=title or DEFAULT_TITLE,
+        story=together[0].story if together else _main_story(sections, courses),
+        together=together,
+        sections=sections,
+        curves=curve_charts("curve", courses),
+        uncurved=without_curve(courses),
+        steps=facts.steps(collection),
+        environment=facts.environment(),
     )
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title or DEFAULT_TITLE,
-            story=together[0].story if together else _main_story(sections, courses),
-            together=together,
-            sections=sections,
-            curves=curve_charts("curve", courses),
-            uncurved=without_curve(courses),
-            steps=facts.steps(collection),
-            environment=facts.environment(),
-            drawing=can_draw(),
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            version=recdistill.__version__,
-        )
-    )
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("recdistill.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["missing"] = lambda value: isinstance(value, Missing)
-    return environment
 
 
 def _section(slug: str, directory: Directory, evaluation: Evaluation, data: Directory | None) -> Section:
