@@ -116,9 +116,9 @@ class MeanExperts(nn.Module):
         x = drop(student, self.dropout, self.generator)
         return drop(torch.relu(torch.addmm(self.first_bias, x, self.first)), self.dropout, self.generator)
 
-    def output(self, hidden: Tensor) -> Tensor:
-        """What the hidden units give, shape ``(n, dT)``."""
-        return (hidden @ self.second) / self.num_experts + self.second_bias
+    def output(self, hidden: Tensor, bias_weight: Tensor | float = 1.0) -> Tensor:
+        """What the hidden units give, shape ``(n, dT)``; sums of rows have their bias that many times."""
+        return (hidden @ self.second) / self.num_experts + bias_weight * self.second_bias
 
     def forward(self, student: Tensor) -> Tensor:
         return self.output(self.hidden(student))
