@@ -252,6 +252,23 @@ def test_rows_with_few_weights_give_them_all(function) -> None:  # type: ignore[
         function(weights, -1, seeded())
 
 
+@WEIGHTED
+def test_chosen_rows_and_negative_weights(function) -> None:  # type: ignore[no-untyped-def]
+    weights = torch.tensor([[1.0, -1.0, 0.0, 2.0], [-3.0, 0.5, -1.0, 0.0]])
+    rows = torch.tensor([1, 0, 1])
+    assert function(weights, 3, seeded(), rows).tolist() == [[1, -1, -1], [0, 3, -1], [1, -1, -1]]
+    assert function(weights, 3, seeded(), rows, sign=-1).tolist() == [[0, 2, -1], [1, -1, -1], [0, 2, -1]]
+    single = function(-weights[1:].expand(20_000, -1), 1, seeded(1), sign=-1)
+    assert set(single[:, 0].tolist()) == {1}
+    heavy = function(weights[1:].expand(20_000, -1), 1, seeded(1), sign=-1)
+    assert abs((heavy == 0).double().mean().item() - 0.75) < 5 * math.sqrt(0.75 * 0.25 / 20_000)
+
+
+def test_rows_out_of_range_are_named() -> None:
+    with pytest.raises(IndexError, match=r"row indices in 0\.\.1"):
+        sample_weighted(torch.ones(2, 3), 1, seeded(), torch.tensor([2]))
+
+
 def test_weighted_draws_repeat_with_the_seed() -> None:
     weights = torch.rand(50, 40, generator=seeded(1))
     first, again, other = (sample_weighted(weights, 5, seeded(seed)) for seed in (2, 2, 3))

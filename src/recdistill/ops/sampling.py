@@ -195,7 +195,9 @@ def _check_count(k: int) -> None:
         raise ValueError(f"k must be 0 or more, got {k}")
 
 
-def sample_weighted(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def sample_weighted(
+    weights: Tensor, k: int, generator: torch.Generator, rows: Tensor | None = None, sign: int = 1
+) -> Tensor:
     """Draw k entries of each row without replacement, with chances proportional to their weights.
 
     One after the other: an entry is picked uniformly among those with a weight above 0, and kept with the chance
@@ -204,38 +206,53 @@ def sample_weighted(weights: Tensor, k: int, generator: torch.Generator) -> Tens
     the same law. An entry whose weight is not above 0 is never drawn.
 
     Args:
-        weights: (b, m) float, finite; computed with in float32.
+        weights: (n, m) float, finite; computed with in float32.
         k: entries a row, >= 0.
         generator: where the random numbers come from; on the CPU.
+        rows: (b,) int64 in [0, n), the rows to draw from, repeats allowed; all by default.
+        sign: 1, or -1 to draw by the negatives of the weights.
 
     Returns:
         (b, k) int64 columns, ascending; rows with at most k weights above 0 give all of them, then pads -1.
 
     Raises:
         ValueError: a negative k.
+        IndexError: a row out of range.
     """
     _check_count(k)
     if not weights.is_cpu:
-        return sample_weighted_reference(weights, k, generator)
+        return sample_weighted_reference(weights, k, generator, rows, sign)
+    if rows is None:
+        rows = torch.arange(len(weights))
+    check_range("row", rows, len(weights))
     from recdistill.ops.kernels import sampling as kernels
     from recdistill.ops.kernels import use_torch_threads
 
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    chosen = torch.empty((len(weights), k), dtype=torch.int64)
+    chosen = torch.empty((len(rows), k), dtype=torch.int64)
     if k == 0:
         return chosen
-    use_torch_threads(8 * weights.numel())  # a logarithm and the steps of the selection
-    kernels.weighted(weights.detach().float().contiguous().numpy(), np.uint64(seed), chosen.numpy())
+    use_torch_threads(4 * len(rows) * weights.shape[1])  # the scans, and a few steps for each draw
+    kernels.weighted(
+        weights.detach().float().contiguous().numpy(),
+        rows.long().contiguous().numpy(),
+        np.float32(sign),
+        np.uint64(seed),
+        chosen.numpy(),
+    )
     return chosen
 
 
-def sample_weighted_reference(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def sample_weighted_reference(
+    weights: Tensor, k: int, generator: torch.Generator, rows: Tensor | None = None, sign: int = 1
+) -> Tensor:
     """Plain-torch twin of :func:`sample_weighted`: the same law, other draws."""
     _check_count(k)
-    rows, width = weights.shape
-    uniform = torch.rand((rows, max(width, k)), dtype=torch.float64, generator=generator).to(weights.device)
-    rates = torch.nn.functional.pad(weights.detach().double(), (0, max(k - width, 0)))
+    chosen = sign * (weights if rows is None else weights[rows]).detach().double()
+    count, width = chosen.shape
+    uniform = torch.rand((count, max(width, k)), dtype=torch.float64, generator=generator).to(weights.device)
+    rates = torch.nn.functional.pad(chosen, (0, max(k - width, 0)))
     keys = torch.where(rates > 0, rates.log() - torch.log(-torch.log1p(-uniform)), -torch.inf)
     best = keys.topk(k, dim=1)
-    chosen = best.indices.masked_fill(best.values == -torch.inf, keys.shape[1]).sort(dim=1).values
-    return chosen.masked_fill(chosen == keys.shape[1], -1)
+    columns = best.indices.masked_fill(best.values == -torch.inf, keys.shape[1]).sort(dim=1).values
+    return columns.masked_fill(columns == keys.shape[1], -1)

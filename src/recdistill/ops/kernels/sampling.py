@@ -171,15 +171,16 @@ def positions(
 
 
 @kernel(parallel=True)
-def weighted(weights: Singles, seed: np.uint64, out: Ints) -> None:
+def weighted(weights: Singles, rows: Ints, sign: np.float32, seed: np.uint64, out: Ints) -> None:
     """Fill out (b, k) with distinct columns, ascending, then -1; see ``sample_weighted`` for the method."""
     width, k = weights.shape[1], out.shape[1]
     for row in prange(out.shape[0]):
+        source = rows[row]
         places = np.empty(width + 1, np.int32)  # the columns that are left
         count = 0
         largest = np.float32(0)
         for column in range(width):
-            weight = weights[row, column]
+            weight = sign * weights[source, column]
             places[count] = column  # kept only if count moves on: no branch to mispredict
             count += weight > 0
             largest = max(largest, weight)
@@ -189,17 +190,17 @@ def weighted(weights: Singles, seed: np.uint64, out: Ints) -> None:
             continue
         drawn = np.zeros(width, np.uint8)
         accepted = 0
-        scale = np.float32(2.0**32) / largest
+        scale = sign * (np.float32(2.0**32) / largest)
         for step in range(4 * k):
             if accepted == k:
                 break
             bits = number(seed, row, step)
             column = places[((bits >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)]
-            hit = (np.float32(bits & LOW) < weights[row, column] * scale) & (drawn[column] == 0)
+            hit = (np.float32(bits & LOW) < weights[source, column] * scale) & (drawn[column] == 0)
             drawn[column] |= hit
             accepted += hit
         if accepted < k:
-            add_by_clocks(weights[row], seed, row, k - accepted, drawn)
+            add_by_clocks(weights[source], sign, seed, row, k - accepted, drawn)
         found = 0
         for column in range(width):
             places[found] = column
@@ -209,13 +210,16 @@ def weighted(weights: Singles, seed: np.uint64, out: Ints) -> None:
 
 
 @kernel()
-def add_by_clocks(weights: Singles, seed: np.uint64, row: int, k: int, drawn: Bytes) -> None:
+def add_by_clocks(
+    weights: Singles, sign: np.float32, seed: np.uint64, row: int, k: int, drawn: Bytes
+) -> None:
     """Mark k more columns of a row as drawn: those whose exponential clocks strike first."""
     clocks = np.full(len(weights), np.inf)
     scratch = np.empty(len(weights), np.float64)
     for column in range(len(weights)):
-        if weights[column] > 0 and drawn[column] == 0:
-            clocks[column] = clock(seed ^ GOLDEN, row, column) / weights[column]
+        weight = sign * weights[column]
+        if weight > 0 and drawn[column] == 0:
+            clocks[column] = clock(seed ^ GOLDEN, row, column) / weight
         scratch[column] = clocks[column]
     limit = smallest(scratch, len(weights), k)
     for column in range(len(weights)):
