@@ -1,8 +1,9 @@
 """Distillation methods by name: ``recdistill.distillers.RRD(weight=1e-3)``."""
 
 from recdistill.distillers.base import Context, Distiller, Objective
+from recdistill.distillers.cd import CD
 from recdistill.distillers.de import DE
 from recdistill.distillers.rd import RD
 from recdistill.distillers.rrd import RRD
 
-__all__ = ["DE", "RD", "RRD", "Context", "Distiller", "Objective"]
+__all__ = ["CD", "DE", "RD", "RRD", "Context", "Distiller", "Objective"]

@@ -128,8 +128,8 @@ def estimated_ranks(scores: Tensor, others: Tensor, drawn: Tensor, num_items: in
     Returns:
         ``(b, K)`` int64.
     """
-    ascending = others.masked_fill(~drawn, -torch.inf).sort(dim=1).values
-    beaten_by = others.shape[1] - torch.searchsorted(ascending, scores.contiguous(), right=True)
+    others = others.masked_fill(~drawn, -torch.inf)
+    beaten_by = (others[:, None, :] > scores[:, :, None]).byte().sum(dim=2)  # (b, K), of n comparisons each
     size = drawn.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.div((num_items - 1) * beaten_by, size, rounding_mode="floor") + 1
 
