@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ from typing import Any, TypeVar
 import polars as pl
 
 from recdistill import artifacts, config
-from recdistill.artifacts import Manifest, hash_files, read_json, read_manifest, read_table, write_json
+from recdistill.artifacts import hash_files, read_json, read_manifest, read_table, write_json
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.across import SplitResult, combine
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
+from recdistill.steps.board import Board
 from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, out_of, plan
 from recdistill.steps.distill import distill, make_methods
 from recdistill.steps.evaluate import evaluate
@@ -114,7 +114,7 @@ class _Comparison:
     def __init__(self, chosen: Plan, out: Path, device: str, force: bool, progress: Progress) -> None:
         self.plan, self.out, self.device, self.force = chosen, out, device, force
         self.progress = progress
-        self.board = _Board(chosen, out, progress)
+        self.board = Board(chosen, out, progress)
         self.failed: list[Json] = []
 
     def run(self) -> CompareResult:
@@ -335,75 +335,3 @@ def _costs(name: str, runs: list[Json]) -> Json:
         }
         for key in _COSTS
     } | {"runs": len(own)}
-
-
-def _made_at(path: Path) -> str:
-    try:
-        return read_manifest(path).created
-    except ArtifactError:
-        return ""  # nothing there yet, or something that the step will refuse by name
-
-
-class _Board:
-    """The table of runs: what is done at the start, and a line for each run that ends."""
-
-    def __init__(self, chosen: Plan, out: Path, progress: Progress) -> None:
-        self.plan, self.out, self.progress = chosen, out, progress
-        self.paths = [
-            out / f"split-{split}" / name
-            for split in chosen.split_seeds
-            for name in (
-                *(teacher.directory for teacher in chosen.teachers),
-                *(row.directory(seed) for seed in chosen.seeds for row in chosen.rows),
-            )
-        ]
-        self.width = max(len(name) for name in (*(r.name for r in chosen.rows), "teacher"))
-        self.done = 0
-        self.times: list[float] = []
-        self.current: tuple[int, int, str, str, float] = (0, 0, "", "", 0.0)
-
-    def start(self) -> None:
-        """Say what there is to do."""
-        made = sum((path / "manifest.json").exists() for path in self.paths)
-        rows, seeds, splits = len(self.plan.rows), len(self.plan.seeds), len(self.plan.split_seeds)
-        self.progress.note(
-            f"compare: {rows} students x {seeds} model seeds x {splits} splits in {self.out}:"
-            f" {len(self.paths)} runs, {made} of them done already"
-        )
-        self.progress.note(
-            f"{'run':>9}  {'name':<{self.width}} split  seed  epochs  best at  validation  s an epoch    took"
-        )
-
-    def begin(self, split: int, seed: int, name: str, path: Path) -> None:
-        self.current = (split, seed, name, _made_at(path), time.monotonic())
-
-    def end(self, manifest: Manifest) -> None:
-        """A line for the run that ended, and how long the others will take."""
-        reused, took = self.current[3] == manifest.created, time.monotonic() - self.current[4]
-        summary = manifest.summary
-        best = summary.get("best_metric")
-        shown = "-" if best is None else f"{best:.4f}"
-        self._line(
-            f"{summary['epochs']:>6}  {summary['best_epoch']:>7}  {shown:>10}"
-            f"  {summary['seconds_per_epoch']:>10.3f}  {'reused' if reused else f'{took:,.1f} s':>6}"
-        )
-        if not reused:
-            self.times.append(took)
-        self._left()
-
-    def fail(self, reason: str) -> None:
-        """A line for a run that diverged."""
-        self._line(f"failed: {reason}")
-
-    def _line(self, text: str) -> None:
-        self.done += 1
-        split, seed, name, _, _ = self.current
-        counted = f"{self.done}/{len(self.paths)}"
-        self.progress.note(f"{counted:>9}  {name:<{self.width}} {split:>5}  {seed:>4}  {text}")
-
-    def _left(self) -> None:
-        waiting = sum(not (path / "manifest.json").exists() for path in self.paths[self.done :])
-        if self.times and waiting and (len(self.times) == 1 or len(self.times) % 5 == 0):
-            seconds = fmean(self.times) * waiting
-            left = f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
-            self.progress.note(f"{waiting} runs left, about {left}")

@@ -17,6 +17,7 @@ from recdistill.evaluation.metrics import ACCURACY
 from recdistill.steps.distill import make_methods, preset_names
 from recdistill.steps.fit import make_model, make_training
 from recdistill.steps.runtables import (
+    base_weight_of,
     check_alone,
     check_keys,
     check_model,
@@ -116,11 +117,6 @@ def _top(
     return out, seeds, split_seeds, metrics
 
 
-@config.validated
-def _weight(*, base_weight: Annotated[float, Field(ge=0)] = 1.0) -> float:
-    return base_weight
-
-
 def plan(tree: Mapping[str, Any]) -> Plan:
     """Check the content of a compare file and spell out what it asks for.
 
@@ -197,31 +193,46 @@ def _method_rows(
     table: Table, student: str, model: Table, training: Table, teachers: Sequence[Teacher]
 ) -> list[Row]:
     """One method, for one student and every teacher."""
-    check_keys(table, ("name", "preset", "distill", "training", "base_weight"), "method")
+    check_keys(table, ("name", "from", "preset", "distill", "training", "base_weight"), "method")
     name = str(table.get("name") or table.get("preset") or "")
     if not _NAME.fullmatch(name):
         raise OptionError(
             f"method.name: expected letters, digits and - _ . +, found '{name}'",
             "it names the row and its directories",
         )
-    parts: Any = tables_of(table, "distill")
-    if "preset" in table:
-        if parts:
-            raise OptionError(f"method {name} has a preset and [[method.distill]]", "give one of them")
-        if table["preset"] not in preset_names():
-            raise OptionError(
-                f"method {name}: no preset '{table['preset']}'", f"presets: {', '.join(preset_names())}"
-            )
-        parts = str(table["preset"])
-    made = make_methods(parts or name)
+    if len({"from", "preset", "distill"} & set(table)) > 1:
+        raise OptionError(f"method {name} has several of from, preset and [[method.distill]]", "give one")
+    tuned = _tuned(str(table["from"]), name, model) if "from" in table else {}
+    if table.get("preset", "") not in ("", *preset_names()):
+        raise OptionError(
+            f"method {name}: no preset '{table['preset']}'", f"presets: {', '.join(preset_names())}"
+        )
+    parts: Any = tables_of(tuned or table, "distill")
+    made = make_methods(parts or str(table.get("preset", name)))
     resolved: tuple[Table, ...] = tuple({"method": one.method_name(), **one.options} for one in made)
-    base_weight = config.build(_weight, {k: v for k, v in table.items() if k == "base_weight"}, name)
-    own = {**training, **table_of(table, "training")}
+    own = {**training, **table_of(tuned.get("student", {}), "training"), **table_of(table, "training")}
     make_training(own)
+    weight = base_weight_of(table if "base_weight" in table else tuned, name)
     return [
-        Row(_joined(name, student, teacher.name), model, own, teacher, resolved, base_weight)
+        Row(_joined(name, student, teacher.name), model, own, teacher, resolved, weight)
         for teacher in teachers
     ]
+
+
+def _tuned(path: str, name: str, model: Table) -> Table:
+    """The tables of a ``best.toml``, which must be of a student like ours."""
+    tree = config.load_run_file(path)
+    if not tables_of(tree, "distill"):
+        raise OptionError(f"method {name}: {path} has no [[distill]]", "it must come from tuning a student")
+    theirs = make_model(split_model(table_of(tree, "student"))[0])
+    ours = make_model(model)
+    if (theirs.model_name(), theirs.options) != (ours.model_name(), ours.options):
+        raise OptionError(
+            f"method {name}: {path} is of {theirs.model_name()} {theirs.options},"
+            f" the student is {ours.model_name()} {ours.options}",
+            "compare students of one model",
+        )
+    return tree
 
 
 def _joined(*names: str) -> str:

@@ -17,6 +17,7 @@ from recdistill.steps.extract import extract
 from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
+    base_weight_of,
     check_alone,
     check_keys,
     check_model,
@@ -91,7 +92,8 @@ def run(
     alone_training = {**training, **tables["alone"].get("training", {})}
     alone = train(data, student_model, root / "alone", training=alone_training, **fitting)
     methods = tables["distill"] or DEFAULT_PRESET
-    student = distill(data, knowledge, student_model, methods, root / "student", training=training, **fitting)
+    fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
+    student = distill(data, knowledge, student_model, methods, root / "student", **fitting)
     found = evaluate(
         data, [teacher, alone, student], root / "evaluation", seed=number, **tables["evaluate"], **common
     )
@@ -106,7 +108,8 @@ def out_of(source: Path | str, out: Path | None) -> Path:
 
 def _checked(tree: dict[str, Any]) -> dict[str, Any]:
     """All tables, with every key checked before the first step runs."""
-    check_keys(tree, (*_TABLES, "out", "seed"), "run file")
+    check_keys(tree, (*_TABLES, "out", "seed", "base_weight"), "run file")
+    base_weight_of(tree, "distill")
     if len(tables_of(tree, "teacher")) > 1:
         raise OptionError(
             "run file: several teachers need an ensemble, which this version cannot build", "name one"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from recdistill import config
 from recdistill.errors import OptionError
 from recdistill.signatures import did_you_mean
 from recdistill.steps.evaluate import evaluate
@@ -109,3 +112,21 @@ def check_alone(table: Mapping[str, Any]) -> None:
             "alone takes a training table; the rest is the student's",
         )
     make_training(table.get("training", {}))
+
+
+class ObjectiveOptions:
+    """The weight that is no method's.
+
+    Args:
+        base_weight: of the model's own loss, at least 0.
+    """
+
+    @config.validated
+    def __init__(self, *, base_weight: Annotated[float, Field(ge=0)] = 1.0) -> None:
+        self.base_weight = base_weight
+
+
+def base_weight_of(table: Mapping[str, Any], path: str) -> float:
+    """The key ``base_weight`` of a table, 1 where it has none."""
+    given = {key: value for key, value in table.items() if key == "base_weight"}
+    return config.build(ObjectiveOptions, given, path).base_weight

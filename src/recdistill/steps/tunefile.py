@@ -15,6 +15,8 @@ from recdistill.distillers.base import term_names
 from recdistill.errors import OptionError
 from recdistill.steps.distill import DEFAULT_PRESET, method_tables
 from recdistill.steps.runtables import (
+    ObjectiveOptions,
+    base_weight_of,
     check_alone,
     check_keys,
     check_model,
@@ -67,14 +69,6 @@ class TuneOptions:
     options: dict[str, Any]
 
 
-class _Objective:
-    """The weight that is no method's."""
-
-    @validated
-    def __init__(self, *, base_weight: Annotated[float, Field(ge=0)] = 1.0) -> None:
-        self.base_weight = base_weight
-
-
 @dataclass(frozen=True)
 class Setting:
     """What one trial trains.
@@ -105,7 +99,7 @@ class Setting:
             factory = config.find("distillers", str(table["method"]))
             found[name] = (factory, _without(table, "method"))
         if self.methods:
-            found["objective"] = (_Objective, {"base_weight": self.base_weight})
+            found["objective"] = (ObjectiveOptions, {"base_weight": self.base_weight})
         return found
 
     def value(self, dimension: Dimension) -> Any:
@@ -206,10 +200,7 @@ def _setting(tree: Mapping[str, Any], target: Target, teacher: Table, tables: Ma
     for table in method_tables(tables_of(tree, "distill") or DEFAULT_PRESET):
         rest = _without(table, "method")
         methods += method_tables(str(table.get("method", ""))) if not rest else [table]
-    base_weight = config.build(
-        _Objective, {"base_weight": tree["base_weight"]} if "base_weight" in tree else {}, "distill"
-    ).base_weight
-    setting = Setting(model, training, tuple(methods), base_weight)
+    setting = Setting(model, training, tuple(methods), base_weight_of(tree, "distill"))
     for name, (factory, chosen) in setting.components().items():
         config.resolve(factory, chosen, name)
     return setting
