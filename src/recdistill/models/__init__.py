@@ -4,6 +4,7 @@ from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.bpr import BPR
 from recdistill.models.cml import CML
 from recdistill.models.lightgcn import LightGCN
+from recdistill.models.neumf import NeuMF
 from recdistill.models.popularity import Popularity
 from recdistill.models.simplex import SimpleX
 from recdistill.models.xsimgcl import XSimGCL
@@ -13,6 +14,7 @@ __all__ = [
     "CML",
     "Batch",
     "LightGCN",
+    "NeuMF",
     "Popularity",
     "Recommender",
     "ScoreVectors",
