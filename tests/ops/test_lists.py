@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recdistill.ops.lists import common_items, common_items_reference
+from recdistill.ops.lists import common_items, common_items_reference, listed
 
 BOTH = pytest.mark.parametrize("function", [common_items, common_items_reference])
 Common = Callable[..., Tensor]
@@ -61,3 +61,10 @@ def test_ids_out_of_range() -> None:
         common_items(torch.tensor([[0, 3]]), torch.tensor([[0, 1]]), (1,), 3)
     with pytest.raises(IndexError, match=r"reference in -1\.\.2"):
         common_items(torch.tensor([[0, 1]]), torch.tensor([[-2, 1]]), (1,), 3)
+
+
+def test_listed() -> None:
+    ids = torch.tensor([[2, 4, -1], [3, 3, 0], [1, -1, 0]], dtype=torch.int32)
+    lists = torch.tensor([[4, 9, -1, 0], [7, 3, 3, 1], [-1, -1, -1, -1]])
+    assert listed(ids, lists).tolist() == [[False, True, False], [True, True, False], [False] * 3]
+    assert not listed(ids, lists[:, :0]).any()

@@ -4,6 +4,7 @@ The kernels run on CPU tensors of float32 (or of integers); the twins run otherw
 """
 
 from recdistill.ops.gradients import Gradient, row_slots
+from recdistill.ops.lists import listed
 from recdistill.ops.optim import (
     adam_all,
     adam_all_reference,
@@ -36,6 +37,7 @@ __all__ = [
     "contains_reference",
     "draw_unobserved",
     "draw_unobserved_reference",
+    "listed",
     "plackett_luce",
     "plackett_luce_reference",
     "row_slots",

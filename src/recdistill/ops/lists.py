@@ -57,3 +57,20 @@ def common_items_reference(ids: Tensor, reference: Tensor, ks: Sequence[int], nu
     place = column.gather(1, at).masked_fill_(~same, torch.iinfo(torch.int64).max)
     later = torch.maximum(place, torch.arange(ids.shape[1], device=ids.device))
     return torch.stack([(later < k).sum(1) for k in ks], dim=1)
+
+
+def listed(ids: Tensor, lists: Tensor) -> Tensor:
+    """Say for each id whether it is in its row's list.
+
+    Args:
+        ids: (n, m) integers; -1 (padding) is in no list.
+        lists: (n, depth) integers in any order, -1 for padding.
+
+    Returns:
+        (n, m) bool.
+    """
+    if lists.shape[1] == 0:
+        return torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
+    ordered = lists.sort(dim=1).values
+    at = torch.searchsorted(ordered, ids.to(ordered.dtype).contiguous()).clamp_(max=lists.shape[1] - 1)
+    return (ordered.gather(1, at) == ids) & (ids >= 0)
