@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 import recdistill
 from recdistill import cli, config
 from recdistill.models.base import Recommender
+from recdistill.steps.comparefile import plan
 from recdistill.steps.distill import preset_names
 from recdistill.steps.run import _checked  # pyright: ignore[reportPrivateUsage]
+from recdistill.steps.tunefile import TuneOptions, tune_plan
 from recdistill.testing import check_distiller
 from recdistill.training.loop import TrainingOptions
 
@@ -60,7 +63,25 @@ def test_the_worked_example_of_a_method_conforms(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
 def test_run_files_are_valid(path: Path) -> None:
-    _checked(config.load_run_file(path))
+    tree = config.load_run_file(path)
+    check = plan if "method" in tree else tune_plan if "space" in tree else _checked
+    check(tree)
+
+
+def test_the_documented_compare_and_tune_files_are_valid(tmp_path: Path) -> None:
+    compared, searched = (tomllib.loads(text) for text in blocks("docs/experiments.md", "toml"))
+    best = '[student]\nmodel = "bpr"\ndim = 20\n[[distill]]\nmethod = "rrd"\n'
+    (tmp_path / "best.toml").write_text(best)
+    compared["method"][-1]["from"] = str(tmp_path / "best.toml")
+    assert [row.name for row in plan(compared).rows] == ["alone", "de-rrd", "strong", "rrd-tuned"]
+    found = tune_plan({"data": {"source": "log.csv"}, "distill": [{"method": "rrd"}], **searched})
+    assert len(found.space) == 4
+
+
+def test_tune_options_are_documented() -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    for option in config.option_names(TuneOptions):
+        assert f"| `{option}` |" in text, option
 
 
 def test_every_method_model_and_preset_has_its_row() -> None:

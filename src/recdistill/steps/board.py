@@ -25,7 +25,8 @@ class Board:
                 *(row.directory(seed) for seed in chosen.seeds for row in chosen.rows),
             )
         ]
-        self.width = max(len(name) for name in (*(r.name for r in chosen.rows), "teacher"))
+        names = [*(row.name for row in chosen.rows), *(teacher.directory for teacher in chosen.teachers)]
+        self.width = max(len(name) for name in names)
         self.done = 0
         self.times: list[float] = []
         self.current: tuple[int, int, str, str, float] = (0, 0, "", "", 0.0)
