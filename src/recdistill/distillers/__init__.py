@@ -5,5 +5,6 @@ from recdistill.distillers.cd import CD
 from recdistill.distillers.de import DE
 from recdistill.distillers.rd import RD
 from recdistill.distillers.rrd import RRD
+from recdistill.distillers.unkd import UnKD
 
-__all__ = ["CD", "DE", "RD", "RRD", "Context", "Distiller", "Objective"]
+__all__ = ["CD", "DE", "RD", "RRD", "Context", "Distiller", "Objective", "UnKD"]
