@@ -3,6 +3,8 @@
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.bpr import BPR
 from recdistill.models.cml import CML
+from recdistill.models.ease import EASE
+from recdistill.models.itemknn import ItemKNN
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.neumf import NeuMF
 from recdistill.models.popularity import Popularity
@@ -12,7 +14,9 @@ from recdistill.models.xsimgcl import XSimGCL
 __all__ = [
     "BPR",
     "CML",
+    "EASE",
     "Batch",
+    "ItemKNN",
     "LightGCN",
     "NeuMF",
     "Popularity",

@@ -1,0 +1,109 @@
+"""ItemKNN: items that the same users took, fitted at once.
+
+Sarwar et al., Item-Based Collaborative Filtering Recommendation Algorithms, WWW 2001; Deshpande & Karypis, Item-Based
+Top-N Recommendation Algorithms, TOIS 2004.
+
+    sim(i, j) = |U_i ∩ U_j| / (sqrt(|U_i| |U_j|) + h)
+    s_ui = Σ_{j ∈ D_u ∩ N(i)} sim(i, j)
+
+U_i: train users of item i; D_u: u's train items; N(i): the n items most similar to i, of similarity above 0; h: the
+shrinkage of Bell & Koren (KDD Cup 2007), which distrusts similarities that few users support. Similarities are made
+a block of items at a time from sparse rows, and only N(i) is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recdistill import ops
+from recdistill.config import validated
+from recdistill.data.interactions import Interactions
+from recdistill.models.base import Batch, Recommender
+from recdistill.models.history import HistoryState, as_interactions, binary_matrix, column_lists
+
+_BLOCK_BYTES = 32 << 20
+
+
+class ItemKNN(Recommender):
+    """Nearest neighbours among items, by cosine.
+
+    Args:
+        num_neighbors: n, at least 1 (papers: 10 to 100).
+        shrinkage: h, at least 0, in users.
+    """
+
+    closed_form = True
+
+    @validated
+    def __init__(
+        self,
+        *,
+        num_neighbors: Annotated[int, Field(ge=1)] = 100,
+        shrinkage: Annotated[float, Field(ge=0)] = 10.0,
+    ) -> None:
+        super().__init__()
+        self.num_neighbors = num_neighbors
+        self.shrinkage = shrinkage
+        self._sparse: Any = None
+
+    def build(self, interactions: Interactions, generator: torch.Generator) -> None:
+        self.num_users, self.num_items = interactions.num_users, interactions.num_items
+        self._histories = interactions
+        shape = self.num_items, self.num_neighbors
+        self.register_buffer("neighbors", torch.full(shape, -1, dtype=torch.int32))
+        self.register_buffer("similarities", torch.zeros(shape))
+
+    def fit(self, interactions: Interactions, generator: torch.Generator) -> None:
+        self._histories, self._sparse = interactions, None
+        ids, similarities = nearest(interactions, self.num_neighbors, self.shrinkage)
+        self.get_buffer("neighbors").copy_(ids)
+        self.get_buffer("similarities").copy_(similarities)
+
+    def attach(self, users: Any, items: Any, train_pairs: Interactions) -> None:
+        super().attach(users, items, train_pairs)
+        self._histories = train_pairs
+
+    def train(self, mode: bool = True) -> Self:
+        self._sparse = None  # other weights may have been loaded
+        return super().train(mode)
+
+    def state(self, batch: Batch | None = None) -> HistoryState:
+        return self._state(self._histories)
+
+    def fold_in(self, histories: ops.Rows) -> HistoryState:
+        return self._state(as_interactions(histories, self.num_items))
+
+    def _state(self, histories: Interactions) -> HistoryState:
+        similarities = self.get_buffer("similarities")
+        if self._sparse is None:
+            self._sparse = column_lists(self.get_buffer("neighbors").cpu(), similarities.cpu())
+        return HistoryState("itemknn", histories, self._sparse, similarities.device)
+
+
+def nearest(interactions: Interactions, count: int, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """The ``count`` items most similar to each item, equal ones by smaller index.
+
+    Returns:
+        ids ``(I, n)`` int32, padded with −1, and similarities ``(I, n)``, padded with 0.
+    """
+    num_items = interactions.num_items
+    taken = binary_matrix(ops.Rows(interactions.indptr, interactions.items), num_items)
+    items = taken.T.tocsr()
+    lengths = interactions.item_counts.float().sqrt()
+    ids = torch.empty(num_items, count, dtype=torch.int32)
+    similarities = torch.empty(num_items, count)
+    size = max(1, _BLOCK_BYTES // (4 * num_items))
+    for start in range(0, num_items, size):
+        part = slice(start, start + size)
+        both = torch.from_numpy((items[part] @ taken).toarray())  # users who took both
+        found = both / (lengths[part, None] * lengths + shrinkage)
+        found.diagonal(start).fill_(0.0)
+        found.masked_fill_(both == 0, -torch.inf)
+        found.diagonal(start).fill_(-torch.inf)
+        best, chosen = ops.top_k_dense(found, count)
+        ids[part], similarities[part] = chosen.int(), best.masked_fill(chosen < 0, 0.0)
+    return ids, similarities
