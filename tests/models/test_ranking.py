@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from recdistill.models import ranking
 from recdistill.models.base import EmbeddingState, ScoreVectors, user_scores
 from recdistill.models.bpr import BPR
-from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, user_scores_of
+from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, top_users, user_scores_of
 from recdistill.testing import built, tiny_interactions
 
 
@@ -74,3 +75,24 @@ def test_scores_of_listed_users(vectors: bool) -> None:
     torch.testing.assert_close(
         user_scores_of(state, items, ids), expected.detach().masked_fill(ids < 0, -torch.inf)
     )
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_top_users_without_score_vectors_are_those_with_them(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole-number scores have ties in plenty, within a block of users and across blocks."""
+    interactions = tiny_interactions(30, 40, seed=5)
+    generator = torch.Generator().manual_seed(0)
+    tables = [torch.randint(-1, 2, (rows, 2), generator=generator).float() for rows in (30, 40)]
+    state = Biased(*tables)
+    state.item_bias, state.user_bias = state.item_bias.round(), state.user_bias.round()
+    for items in (torch.arange(40), torch.tensor([39, 3, 3])):
+        for k in (4, 35):
+            state.vectors = True
+            expected = top_users(state, items, k, interactions)
+            state.vectors = False
+            monkeypatch.setattr(ranking, "_BLOCK_BYTES", 4 * 40 * size)
+            found = top_users(state, items, k, interactions)
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])

@@ -42,7 +42,7 @@ def top_items(
     vectors = state.score_vectors()
     ids = torch.empty(len(users), k, dtype=torch.int64)
     scores = torch.empty(len(users), k, dtype=torch.float32)
-    device = torch.device("cpu") if vectors is None else vectors.items.device
+    device = _device(state)
     block = 8192 if vectors is not None else max(1, _BLOCK_BYTES // (4 * state.num_items))
     for start in range(0, len(users), block):
         part = slice(start, start + block)
@@ -58,10 +58,11 @@ def top_items(
                 candidates=None if candidates is None else candidates.to(device),
             )
         else:
-            block_scores = state.scores(chosen).float()
+            block_scores = state.scores(chosen.to(device)).float()
             if candidates is not None:
                 masked = torch.full_like(block_scores, -torch.inf)
-                masked[:, candidates] = block_scores[:, candidates]
+                allowed = candidates.to(device)
+                masked[:, allowed] = block_scores[:, allowed]
                 block_scores = masked
             part_scores, part_ids = ops.top_k_dense(block_scores, k, exclude=_on(rows, block_scores.device))
             if candidates is not None:
@@ -79,14 +80,14 @@ def top_users(
     """The best ``k`` users of each item, as :func:`top_items` with the roles swapped.
 
     Args:
-        state: what scores; it must have score vectors.
+        state: what scores; without score vectors each block of users' scores is made once for all items.
         items: indices, shape ``(n,)``, int64.
         k: list length, at least 1.
         exclude: observed pairs (users × items) that must not be listed.
     """
     vectors = state.score_vectors()
     if vectors is None:
-        raise ValueError("top_users needs a state with score vectors")
+        return _top_users_of_blocks(state, items, k, exclude)
     swapped = None if exclude is None else exclude.transpose()
     ids = torch.empty(len(items), k, dtype=torch.int64)
     scores = torch.empty(len(items), k, dtype=torch.float32)
@@ -106,6 +107,27 @@ def top_users(
             part_scores = part_scores + vectors.item_bias[chosen.to(users.device)][:, None]
         ids[part], scores[part] = part_ids.cpu(), part_scores.cpu()
     return ids, scores
+
+
+def _top_users_of_blocks(
+    state: State, items: Tensor, k: int, exclude: Interactions | None
+) -> tuple[Tensor, Tensor]:
+    """One pass over all users; the best so far of each item compete with the users of each block."""
+    ids = torch.full((len(items), k), -1, dtype=torch.int64)
+    best = torch.full((len(items), k), -torch.inf)
+    for users in torch.arange(state.num_users).split(max(1, _BLOCK_BYTES // (4 * state.num_items))):
+        scores = state.scores(users.to(_device(state))).float().cpu()  # (b, I)
+        if exclude is not None:
+            seen = exclude.rows(users)
+            owner = torch.repeat_interleave(torch.arange(len(users)), seen.indptr.diff())
+            scores[owner, seen.items.long()] = -torch.inf
+        for part in torch.arange(len(items)).split(4096):
+            # earlier users have smaller indices and come first, so equal scores rank by index
+            pool = torch.cat([best[part], scores[:, items[part]].T], dim=1)
+            best[part], place = ops.top_k_dense(pool, k)
+            owners = torch.cat([ids[part], users.expand(len(part), -1)], dim=1)
+            ids[part] = owners.gather(1, place.clamp(min=0)).masked_fill_(place < 0, -1)
+    return ids, best
 
 
 @torch.no_grad()
@@ -209,7 +231,9 @@ def item_ranks(state: State, users: Tensor, ids: Tensor, exclude: Interactions) 
 
 def _device(state: State) -> torch.device:
     vectors = state.score_vectors()
-    return torch.device("cpu") if vectors is None else vectors.items.device
+    if vectors is None:
+        return getattr(state, "device", torch.device("cpu"))
+    return vectors.items.device
 
 
 def _on(rows: ops.Rows | None, device: torch.device) -> ops.Rows | None:
