@@ -119,6 +119,8 @@ def test_a_live_teacher_stands_for_a_store(recdistill: Any, log: Path, tmp_path:
         (["extract", "DATA", "DATA"], ["model"]),
         (["evaluate", "DATA", "DATA"], ["data"]),
         (["run", "NOWHERE.toml"], ["NOWHERE.toml"]),
+        (["compare", "NOWHERE.toml"], ["NOWHERE.toml"]),
+        (["tune", "NOWHERE.toml"], ["NOWHERE.toml"]),
         (["train", "DATA", "--set", "dim"], ["dim", "="]),
     ],
 )
@@ -136,6 +138,68 @@ def test_what_the_caller_can_mend_is_one_line_and_exit_code_2(
     assert last.startswith("error: ")
     assert all(word in last for word in words), last
     assert not (tmp_path / "out").exists()
+
+
+COMPARE = """
+[data]
+source = "LOG"
+[teacher]
+dim = 8
+training = {epochs = 2, batch_size = 256}
+[extract]
+depth = 12
+[student]
+dim = 4
+training = {epochs = 2, batch_size = 256}
+[[method]]
+name = "rrd"
+[[method.distill]]
+method = "rrd"
+num_interesting = 3
+depth = 6
+[evaluate]
+latency = false
+"""
+TUNE = (
+    COMPARE.replace('[[method]]\nname = "rrd"\n', "").replace("method.distill", "distill")
+    + """
+[tune]
+trials = 2
+[space]
+"rrd.weight" = {low = 0.01, high = 1.0, log = true}
+"""
+)
+
+
+def test_compare_and_tune(recdistill: Any, log: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "compare.toml", tmp_path / "out"
+    file.write_text(COMPARE.replace("LOG", str(log)))
+    code, printed, err = recdistill("compare", file, "--out", out, "--seed", 3)
+    assert code == 0, err
+    assert [line.split()[0] for line in printed.splitlines()[1:5]] == ["model", "teacher", "alone", "rrd"]
+    assert "1/3  teacher" in err
+    assert (out / "split-0" / "rrd-seed-3").is_dir()
+    code, printed, err = recdistill("compare", file, "--out", out, "--seed", 3, "--json")
+    found = json.loads(printed)
+    assert found["reused"] is True
+    assert set(found["result"]) == {"comparison", "report"}
+    code, _, err = recdistill(
+        "compare", file, "--out", out, "--seed", 3, "--set", "method.rdr.training.epochs=1"
+    )
+    assert (code, "rrd" in err.strip().splitlines()[-1]) == (2, True)
+    file = tmp_path / "tune.toml"
+    file.write_text(TUNE.replace("LOG", str(log)))
+    paths = [f"{kind}.path={out}/split-0/{kind}" for kind in ("data", "knowledge")]
+    options = ["--out", tmp_path / "tuned", *(part for path in paths for part in ("--set", path))]
+    code, printed, err = recdistill("tune", file, *options)
+    assert code == 0, err
+    assert "of 2: ndcg@10" in printed
+    assert "trial 2: ndcg@10" in err
+    assert (tmp_path / "tuned" / "tuning" / "best.toml").is_file()
+    code, printed, err = recdistill("tune", file, *options, "--json")
+    assert json.loads(printed)["reused"] is True
+    code, _, err = recdistill("tune", file, *options, "--set", "space.rrd.weigth=[1,2]")
+    assert (code, "weight" in err.strip().splitlines()[-1]) == (2, True)
 
 
 def test_errors_as_json(recdistill: Any, tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Several evaluations as one: means, tests over users and over splits, and what may not be put together."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from recdistill.errors import ArtifactError
+from recdistill.evaluation.across import SPLITS, USERS, SplitResult, check_comparable, combine, different
+
+USERS_IDS = [f"u{n}" for n in range(200)]
+
+
+def split_of(seed: int, values: dict[str, np.ndarray[Any, Any]], **changed: Any) -> SplitResult:
+    """One split; models are ``row-0``, ``row-1`` for the model seeds of ``row``."""
+    rows: dict[str, list[str]] = {}
+    for name in values:
+        rows.setdefault(name.rpartition("-")[0], []).append(name)
+    groups = {
+        row: {
+            "members": members,
+            "metrics": {
+                "ndcg@10": {"mean": float(np.mean([values[m].mean() for m in members])), "spread": None}
+            },
+            "gap_closed": {"ndcg@10": {"value": 0.1 * seed, "interval": None}} if row == "good" else {},
+        }
+        for row, members in rows.items()
+    }
+    table = pl.concat(
+        pl.DataFrame({"model": [name] * 200, "user_id": USERS_IDS, "ndcg@10": column})
+        for name, column in values.items()
+    )
+    result = {"data": f"data-{seed}", "split": "test", "protocol": "full", "k": [10], "groups": groups}
+    result |= changed.pop("result", {})
+    fields: dict[str, Any] = {"source": {"options": 1}, "test_ratio": 0.125, **changed}
+    return SplitResult(seed, result, table, rows, **fields)
+
+
+def draws(seed: int, seeds: int = 2) -> dict[str, np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(seed)
+    base = rng.random(200)
+    return {
+        f"{row}-{number}": base + shift + 0.05 * rng.normal(size=200)
+        for row, shift in (("good", 0.1), ("same", 0.0), ("poor", 0.0))
+        for number in range(seeds)
+    }
+
+
+def test_one_split_is_tested_over_users_averaged_over_seeds() -> None:
+    values = draws(1)
+    found = combine([split_of(0, values)], ["ndcg@10"])
+    assert found["how"] == USERS
+    assert [(t["a"], t["b"]) for t in found["tests"]] == list(combinations(["good", "same", "poor"], 2))
+    mean = {row: (values[f"{row}-0"] + values[f"{row}-1"]) / 2 for row in ("good", "same")}
+    assert found["tests"][0]["difference"] == pytest.approx(float((mean["good"] - mean["same"]).mean()))
+    assert set(different(found["tests"], "ndcg@10")) == {
+        frozenset({"good", "same"}), frozenset({"good", "poor"})
+    }  # fmt: skip
+
+
+def test_many_rows_can_still_differ_after_the_correction() -> None:
+    rng = np.random.default_rng(0)
+    values = {f"r{n}-0": rng.random(200) + 0.5 * n for n in range(30)}
+    found = combine([split_of(0, values)], ["ndcg@10"])
+    assert len(found["tests"]) == 435
+    assert len(different(found["tests"], "ndcg@10")) == 435
+
+
+def test_splits_are_compared_by_their_means() -> None:
+    splits = [split_of(seed, draws(seed)) for seed in (1, 2, 3)]
+    found = combine(splits, ["ndcg@10"])
+    assert found["how"] == SPLITS
+    each = {
+        row: np.array([split.result["groups"][row]["metrics"]["ndcg@10"]["mean"] for split in splits])
+        for row in ("good", "same")
+    }
+    entry = found["rows"]["good"]["metrics"]["ndcg@10"]
+    assert entry["mean"] == pytest.approx(each["good"].mean())
+    assert entry["spread"] == pytest.approx(each["good"].std(ddof=1))
+    assert found["rows"]["good"]["gap_closed"]["ndcg@10"]["mean"] == pytest.approx(0.2)
+    differences = each["good"] - each["same"]
+    scale = np.sqrt(differences.var(ddof=1) * (1 / 3 + 0.125))
+    assert found["tests"][0]["p"] == pytest.approx(2 * stats.t.sf(abs(differences.mean()) / scale, 2))
+
+
+def test_a_share_that_one_split_lacks_is_null_with_the_reason() -> None:
+    splits = [split_of(seed, draws(seed)) for seed in (1, 2)]
+    splits[1].result["groups"]["good"]["gap_closed"]["ndcg@10"] = {"value": None, "reason": "no teacher"}
+    found = combine(splits, ["ndcg@10"])["rows"]["good"]["gap_closed"]["ndcg@10"]
+    assert found["mean"] is None
+    assert found["reason"] == "in 1 of 2 splits: no teacher"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"source": {"options": 2}}, "not of the same data"),
+        ({"result": {"data": "data-0"}}, "the same split"),
+        ({"result": {"protocol": "sampled"}}, "protocol full and sampled"),
+        ({"result": {"k": [20]}}, r"k \[10\] and \[20\]"),
+    ],
+)
+def test_other_data_splits_and_protocols_are_refused(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArtifactError, match=words):
+        check_comparable([split_of(0, draws(0)), split_of(1, draws(1), **changed)])

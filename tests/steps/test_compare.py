@@ -1,0 +1,314 @@
+"""`compare`: what is made, reused, resumed and refused, and what the table says."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import recdistill as rd
+from recdistill.artifacts import read_manifest
+from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.progress import Silent
+from recdistill.reporting.overall import comparison_lines, footing
+from recdistill.steps import compare as compare_step
+from recdistill.steps.comparefile import plan
+from recdistill.training.loop import TrainingDiverged
+
+FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
+RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
+DE = {"method": "de", "num_experts": 2, "anneal_epochs": 5}
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_charts() -> Iterator[None]:
+    """Pages have tables in the place of charts, which other tests draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
+    best = np.argsort(-(taste @ item.T + rng.gumbel(size=(60, 50))), axis=1)[:, :12]
+    path = tmp_path_factory.mktemp("compare") / "log.csv"
+    users = np.repeat([f"u{n}" for n in range(60)], 12)
+    pl.DataFrame({"user_id": users, "item_id": [f"i{n}" for n in best.reshape(-1)]}).write_csv(path)
+    return path
+
+
+def file_of(log: Path, **changed: Any) -> dict[str, Any]:
+    return {
+        "data": {"source": str(log)},
+        "teacher": {"dim": 16, "training": FAST},
+        "extract": {"depth": 20},
+        "student": {"dim": 4, "training": FAST},
+        "method": [
+            {"name": "rrd", "distill": [RRD]},
+            {"name": "sum", "distill": [DE, RRD], "training": {"epochs": 2}, "base_weight": 0.5},
+        ],
+        "evaluate": {"k": [5, 10], "latency": False},
+        **changed,
+    }
+
+
+def models(out: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(out).parent): json.loads(path.read_text())["created"]
+        for path in out.glob("split-*/*/manifest.json")
+        if json.loads(path.read_text())["kind"] == "model"
+    }
+
+
+@pytest.fixture(scope="module")
+def made(log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Any]:
+    out = tmp_path_factory.mktemp("made") / "out"
+    tree = file_of(log, seeds=[0, 1], split_seeds=[3, 4])
+    return tree, out, rd.compare(tree, out)
+
+
+def test_every_run_is_made_as_the_file_says(made: tuple[dict[str, Any], Path, Any]) -> None:
+    _, out, found = made
+    names = {"teacher", *(f"{row}-seed-{seed}" for row in ("alone", "rrd", "sum") for seed in (0, 1))}
+    assert set(models(out)) == {f"split-{split}/{name}" for split in (3, 4) for name in names}
+    options = read_manifest(out / "split-3" / "sum-seed-1")
+    assert options.seed == 1
+    assert options.options["training"]["epochs"] == 2
+    assert options.options["base_weight"] == 0.5
+    assert [part["method"] for part in options.options["distill"]] == ["de", "rrd"]
+    assert read_manifest(out / "split-4" / "data").seed == 4
+    assert not found.failed
+    runs = pl.read_parquet(out / "comparison" / "runs.parquet")
+    assert runs.height == 14
+    assert runs["epochs"].to_list().count(2) == 4
+
+
+def test_rows_are_means_over_seeds_and_splits(made: tuple[dict[str, Any], Path, Any]) -> None:
+    _, out, found = made
+    combined = found.comparison["evaluations"]["full"]
+    means: list[float] = []
+    for split in (3, 4):
+        table = pl.read_parquet(out / f"split-{split}" / "evaluation-full" / "per_user.parquet")
+        own = table.filter(pl.col("model").is_in(["rrd-seed-0", "rrd-seed-1"]))
+        users = own.group_by("user_id").agg(pl.col("ndcg@10").mean())  # a user's values over the seeds
+        means.append(float(users["ndcg@10"].mean()))  # pyright: ignore[reportArgumentType]
+    entry = combined["rows"]["rrd"]["metrics"]["ndcg@10"]
+    assert entry["mean"] == pytest.approx(np.mean(means))
+    assert entry["spread"] == pytest.approx(np.std(means, ddof=1))
+    assert combined["rows"]["rrd"]["seeds"] == 2
+    assert len(combined["tests"]) == 6 * 2  # all pairs of four rows, by NDCG@10 and Recall@10
+    cost = found.comparison["costs"]["sum"]
+    assert cost["epochs"] == {"mean": 2.0, "spread": 0.0}
+    assert cost["seconds"]["mean"] > 0
+
+
+def test_the_table_and_the_page_show_it(made: tuple[dict[str, Any], Path, Any]) -> None:
+    _, _, found = made
+    (table,) = comparison_lines(found.comparison)
+    assert [row[0] for row in table] == ["model", "teacher", "alone", *(row[0] for row in table[3:])]
+    assert {row[0] for row in table[3:]} == {"rrd", "sum"}
+    words = " ".join(table[0])
+    for column in (
+        "NDCG@10",
+        "Recall@10",
+        "Tail recall@10",
+        "Overlap@10",
+        "gap closed",
+        "s an epoch",
+        "epochs",
+    ):
+        assert column in words
+    assert "±" in table[1][1]
+    assert any("2 splits, 2 model seeds each" in line for line in footing(found.comparison))
+    page = found.page.read_text(encoding="utf-8")
+    assert "All methods together" in page
+    assert "What training took" in page
+    assert "over 2 splits" in page
+
+
+def test_the_same_call_trains_nothing_and_more_seeds_train_only_those(
+    made: tuple[dict[str, Any], Path, Any],
+) -> None:
+    tree, out, found = made
+    before = models(out)
+    shown = Notes()
+    assert rd.compare(tree, out, progress=shown).comparison == found.comparison
+    assert models(out) == before
+    assert any("14 runs, 14 of them done already" in note for note in shown.notes)
+    more = copy.deepcopy(tree)
+    more["method"].append({"name": "de", "distill": [DE]})
+    added = rd.compare(more, out)
+    assert {name for name, stamp in models(out).items() if name not in before} == {
+        f"split-{split}/de-seed-{seed}" for split in (3, 4) for seed in (0, 1)
+    }
+    assert {name: models(out)[name] for name in before} == before
+    assert "de" in added.comparison["evaluations"]["full"]["rows"]
+    assert rd.compare(tree, out).comparison["evaluations"] == found.comparison["evaluations"]
+
+
+def test_changed_options_are_refused_and_force_replaces_those_runs_alone(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log)
+    rd.compare(tree, tmp_path / "out")
+    alone = (tmp_path / "out/split-0/alone-seed-0/weights.safetensors").stat().st_mtime_ns
+    override = {"method.rrd.training.epochs": 1}
+    with pytest.raises(
+        ArtifactError, match=r"rrd-seed-0 was made with other options: training.epochs 3 -> 1"
+    ):
+        rd.compare(tree, tmp_path / "out", overrides=override)
+    found = rd.compare(tree, tmp_path / "out", overrides=override, force=True)
+    assert found.comparison["costs"]["rrd"]["epochs"]["mean"] == 1
+    assert (tmp_path / "out/split-0/alone-seed-0/weights.safetensors").stat().st_mtime_ns == alone
+
+
+def test_a_killed_comparison_goes_on_to_the_same_end(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = file_of(log)
+    straight = rd.compare(tree, tmp_path / "straight")
+    real = compare_step.distill
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        if arguments[4].name == "sum-seed-0":
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(compare_step, "distill", killed)
+    with pytest.raises(KeyboardInterrupt):
+        rd.compare(tree, tmp_path / "out")
+    monkeypatch.undo()
+    shown = Notes()
+    found = rd.compare(tree, tmp_path / "out", progress=shown)
+    assert any("4 runs, 3 of them done already" in note for note in shown.notes)
+    assert found.comparison["evaluations"] == straight.comparison["evaluations"]
+
+
+def test_a_run_that_diverges_is_left_out_and_named(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = compare_step.distill
+
+    def diverging(*arguments: Any, **options: Any) -> Any:
+        if arguments[4].name == "sum-seed-0":
+            raise TrainingDiverged("the loss is not finite")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(compare_step, "distill", diverging)
+    found = rd.compare(file_of(log), tmp_path / "out")
+    assert found.failed == [{"name": "sum", "split_seed": 0, "seed": 0, "error": "the loss is not finite"}]
+    assert set(found.comparison["evaluations"]["full"]["rows"]) == {"teacher", "alone", "rrd"}
+    assert "sum of split 0, seed 0, failed" in found.page.read_text()
+
+
+def test_several_teachers_students_and_protocols(log: Path, tmp_path: Path) -> None:
+    tree = file_of(
+        log,
+        teacher=[
+            {"name": "big", "dim": 16, "training": FAST},
+            {"name": "wide", "dim": 24, "training": FAST},
+        ],
+        student=[
+            {"name": "s4", "dim": 4, "training": FAST},
+            {"name": "s6", "dim": 6, "training": FAST},
+        ],
+        method=[{"name": "rrd", "distill": [RRD]}],
+        evaluate=[{"k": [10], "latency": False},
+                  {"protocol": "sampled", "negatives": 10, "k": [10], "latency": False}],
+    )  # fmt: skip
+    found = rd.compare(tree, tmp_path / "out")
+    rows = {"teacher-big", "teacher-wide", "alone-s4", "alone-s6"}
+    rows |= {f"rrd-{student}-{teacher}" for student in ("s4", "s6") for teacher in ("big", "wide")}
+    assert set(found.comparison["evaluations"]) == {"full", "sampled"}
+    for combined in found.comparison["evaluations"].values():
+        assert set(combined["rows"]) == rows
+    lineage = {
+        name: read_manifest(tmp_path / "out/split-0" / name)
+        for name in ("teacher-wide", "rrd-s4-wide-seed-0")
+    }
+    assert lineage["rrd-s4-wide-seed-0"].summary["teacher"] == lineage["teacher-wide"].hash
+
+
+def test_what_a_method_lacks_is_said_before_any_student_is_trained(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log, extract={"depth": 20, "kinds": ["top_items"]})
+    with pytest.raises(MissingKnowledgeError, match="sum reads embeddings"):
+        rd.compare(tree, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("split-0/*-seed-*"))
+
+
+def test_split_seeds_that_draw_nothing_are_refused(log: Path, tmp_path: Path) -> None:
+    place = pl.int_range(720) % 12
+    parts = pl.when(place == 10).then(pl.lit("valid")).when(place == 11).then(pl.lit("test"))
+    table = pl.read_csv(log).with_columns(split=parts.otherwise(pl.lit("train")))
+    table.write_csv(tmp_path / "given.csv")
+    tree = file_of(tmp_path / "given.csv", split_seeds=[0, 1], method=[{"name": "rrd", "distill": [RRD]}])
+    with pytest.raises(OptionError, match="split seeds 0 and 1 gave the same split"):
+        rd.compare(tree, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"methods": []}, ["methods", "did you mean method?"]),
+        ({"distill": [RRD]}, ["method.distill"]),
+        ({"method": []}, ["no [[method]]"]),
+        ({"method": [{"name": "rdr"}]}, ["rdr", "rrd"]),
+        ({"method": [{"name": "a", "preset": "de-rdr"}]}, ["de-rdr", "de-rrd"]),
+        ({"method": [{"name": "a", "distill": [{"method": "rrd", "weigth": 1}]}]}, ["weigth", "weight"]),
+        ({"method": [{"name": "rrd", "trainning": {}}]}, ["trainning", "training"]),
+        ({"method": [{"name": "rrd", "training": {"epochs": 0}}]}, ["training.epochs", "0"]),
+        ({"method": [{"name": "rrd", "base_weight": -1}]}, ["rrd.base_weight", "-1"]),
+        ({"method": [{"name": "rrd"}, {"name": "rrd", "training": {"epochs": 1}}]}, ["two rows", "rrd"]),
+        ({"method": [{"name": "rrd"}, {"name": "again", "distill": [{"method": "rrd"}]}]}, ["rrd and again"]),
+        ({"method": [{"name": "a/b", "preset": "de-rrd"}]}, ["method.name", "a/b"]),
+        ({"method": [{"name": "a", "preset": "de-rrd", "distill": [RRD]}]}, ["a has several"]),
+        ({"method": ["rrd"]}, ["[[method]]"]),
+        ({"seeds": []}, ["compare.seeds"]),
+        ({"seeds": [0, 0]}, ["compare.seeds", "twice"]),
+        ({"split_seeds": 3}, ["compare.split_seeds", "3"]),
+        ({"metrics": ["ndcg@7"]}, ["compare.metrics", "ndcg@7"]),
+        ({"data": {}}, ["data.source"]),
+        ({"data": {"source": "x", "splt": "random"}}, ["data.splt", "split"]),
+        ({"teacher": [{"dim": 4}, {"dim": 8}]}, ["teacher.name"]),
+        ({"teacher": {"dim": 16, "seed": "a"}}, ["teacher.seed", "a"]),
+        ({"alone": {"dim": 3}}, ["alone.dim"]),
+        ({"evaluate": [{"k": [5]}, {"k": [10]}]}, ["evaluate.name", "full"]),
+    ],
+)
+def test_mistakes_stop_it_before_the_first_step(
+    log: Path, tmp_path: Path, changed: dict[str, Any], words: Sequence[str]
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        rd.compare(file_of(log, **changed), tmp_path / "out")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_from_a_search(log: Path, tmp_path: Path) -> None:
+    best = tmp_path / "best.toml"
+    best.write_text(
+        "base_weight = 0.25\n[student]\ndim = 4\n[student.training]\nlearning_rate = 0.5\n"
+        '[[distill]]\nmethod = "rrd"\nweight = 0.125\n'
+    )
+    (row,) = plan(file_of(log, method=[{"name": "tuned", "from": str(best)}])).rows[1:]
+    assert row.training["learning_rate"] == 0.5
+    assert row.methods[0]["weight"] == 0.125
+    assert row.base_weight == 0.25
+    best.write_text(best.read_text().replace("dim = 4", "dim = 8"))
+    with pytest.raises(OptionError, match="compare students of one model"):
+        plan(file_of(log, method=[{"name": "tuned", "from": str(best)}]))
