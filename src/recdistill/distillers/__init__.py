@@ -3,8 +3,10 @@
 from recdistill.distillers.base import Context, Distiller, Objective
 from recdistill.distillers.cd import CD
 from recdistill.distillers.de import DE
+from recdistill.distillers.kd import KD
 from recdistill.distillers.rd import RD
 from recdistill.distillers.rrd import RRD
+from recdistill.distillers.soft_labels import SoftLabels
 from recdistill.distillers.unkd import UnKD
 
-__all__ = ["CD", "DE", "RD", "RRD", "Context", "Distiller", "Objective", "UnKD"]
+__all__ = ["CD", "DE", "KD", "RD", "RRD", "Context", "Distiller", "Objective", "SoftLabels", "UnKD"]
