@@ -128,6 +128,24 @@ def draw_positions(
 
 def with_lists(interactions: Interactions, ids: Tensor) -> Interactions:
     """The observed pairs together with ranked lists (U, depth, padded with −1): what is not uninteresting."""
-    rows, columns = torch.nonzero(ids >= 0, as_tuple=True)
-    lists = Interactions.from_events(rows, ids[rows, columns], interactions.num_users, interactions.num_items)
-    return interactions.union(lists)
+    num_items = interactions.num_items
+    counts: list[Tensor] = []
+    items: list[Tensor] = []
+    for rows in torch.arange(interactions.num_users).split(4096):
+        observed, listed = interactions.rows(rows), ids[rows].long()
+        first = torch.arange(len(rows)) * num_items  # key of a row's item 0
+        keys = torch.cat(
+            [
+                (listed + first[:, None])[listed >= 0],
+                torch.repeat_interleave(first, observed.indptr.diff()) + observed.items,
+            ]
+        )
+        keys.numpy().sort()  # several times faster than torch's
+        keys = keys[torch.cat([keys.new_ones(1, dtype=torch.bool), keys.diff() > 0])[: len(keys)]]
+        owners = torch.div(keys, num_items, rounding_mode="floor")
+        counts.append(torch.bincount(owners, minlength=len(rows)))
+        items.append((keys - owners * num_items).int())
+    indptr = torch.zeros(interactions.num_users + 1, dtype=torch.int64)
+    torch.cumsum(torch.cat(counts), 0, out=indptr[1:])
+    joined = torch.cat(items)
+    return Interactions(interactions.num_users, num_items, indptr, joined, indptr, joined)
