@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists, cut
 from recdistill.knowledge.teacher import FrozenState, TeacherKnowledge, live, stored_arrays
-from recdistill.models.base import ScoreVectors
+from recdistill.models.base import Recommender, ScoreVectors
 from recdistill.models.bpr import BPR
+from recdistill.models.cml import CML
+from recdistill.models.ease import EASE
+from recdistill.models.itemknn import ItemKNN
+from recdistill.models.neumf import NeuMF
 from recdistill.models.popularity import Popularity
+from recdistill.models.simplex import SimpleX
 from recdistill.testing import built, tiny_interactions
 
 
@@ -28,6 +35,7 @@ def biased() -> FrozenState:
 
 def dense(state: FrozenState) -> torch.Tensor:
     v = state.vectors
+    assert v is not None
     assert v.item_bias is not None
     assert v.user_bias is not None
     return v.users @ v.items.T + v.item_bias + v.user_bias[:, None]
@@ -131,3 +139,61 @@ def test_stored_arrays_name_what_differs(with_embeddings: bool) -> None:
     assert names == (
         {"users", "items"} if with_embeddings else {"score_users", "score_items", "item_bias", "user_bias"}
     )
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: NeuMF(dim=3), lambda: EASE(regularisation=1.0), lambda: ItemKNN(num_neighbors=5)]
+)
+def test_models_without_score_vectors_are_live_teachers(make: Callable[[], Recommender]) -> None:
+    pairs = tiny_interactions()
+    model = built(make(), pairs)
+    teacher = live(model, pairs)
+    assert teacher.kinds >= {"scores", "top_items", "top_users", "observed_scores"}
+    assert teacher.score_vectors() is None
+    users, items = torch.arange(pairs.num_users), torch.arange(pairs.num_items)
+    with torch.no_grad():
+        table = model.frozen().scores(users).clone()
+    found = teacher.scores(users, items.repeat(len(users), 1))
+    assert not found.requires_grad
+    torch.testing.assert_close(found, table)
+    observed = table[pairs.users.long(), pairs.items.long()]
+    torch.testing.assert_close(teacher.observed_scores(), observed)
+    table[pairs.users.long(), pairs.items.long()] = -torch.inf
+    for lists, rows in ((teacher.top_items(users, 4), table), (teacher.top_users(items, 4), table.T)):
+        torch.testing.assert_close(lists.scores, rows.topk(4, dim=1).values)
+    has = "embeddings" in model.frozen().kinds
+    assert ("embeddings" in teacher.kinds) is has
+    if has:
+        assert teacher.user_embeddings(users).shape == (pairs.num_users, 6)
+        assert not teacher.item_embeddings(items).requires_grad
+
+
+def test_a_store_of_embeddings_without_scores_says_so() -> None:
+    pairs = tiny_interactions()
+    state = live(built(NeuMF(dim=3), pairs), pairs).frozen
+    assert state is not None
+    arrays = stored_arrays(state)
+    assert set(arrays) == {"users", "items", "embeddings_only"}
+    assert state.embeddings is not None
+    store = TeacherKnowledge(pairs, FrozenState(None, state.embeddings))
+    assert store.kinds == {"embeddings"}
+    users = torch.arange(3)
+    with pytest.raises(MissingKnowledgeError, match="the knowledge has no top_items"):
+        store.top_items(users, 3)
+    with pytest.raises(MissingKnowledgeError, match="observed_scores"):
+        store.observed_scores()
+    with pytest.raises(MissingKnowledgeError, match="reads scores") as error:
+        store.require(frozenset({"scores"}), "cd")
+    assert "--live MODEL" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("make", [lambda: CML(dim=3), lambda: SimpleX(dim=3, score_scale=4.0)])
+def test_the_scale_of_bounded_scores_is_known_of_a_teacher(make: Callable[[], Recommender]) -> None:
+    pairs = tiny_interactions()
+    model = built(make(), pairs)
+    teacher = live(model, pairs)
+    assert teacher.score_scale == model.frozen().score_scale > 1
+    assert teacher.frozen is not None
+    assert float(stored_arrays(teacher.frozen)["score_scale"]) == teacher.score_scale
+    everyone = torch.arange(pairs.num_users)
+    torch.testing.assert_close(teacher.scores(everyone), model.frozen().scores(everyone).detach())

@@ -24,23 +24,35 @@ _LISTS = ("top_items", "top_users")
 
 
 class FrozenState:
-    """A teacher's embeddings and score vectors, whether or not they are the same tables.
+    """What a teacher answers: its embeddings, and its scores from vectors or from the live model.
 
     Args:
-        vectors: tables whose product is the score.
-        embeddings: user and item tables that feature methods read; None for models without.
+        vectors: tables whose product is the score; None for models without.
+        embeddings: user and item tables that feature methods read, the same as the score's or others; None for
+            models without.
         score_scale: what list-wise losses multiply the scores by.
+        scorer: what scores where there are no vectors; without it there are no scores (a store of such a model).
     """
 
     def __init__(
-        self, vectors: ScoreVectors, embeddings: tuple[Tensor, Tensor] | None, score_scale: float = 1.0
+        self,
+        vectors: ScoreVectors | None,
+        embeddings: tuple[Tensor, Tensor] | None,
+        score_scale: float = 1.0,
+        scorer: State | None = None,
     ) -> None:
         self.score_scale = score_scale
         self.vectors = vectors
         self.embeddings = embeddings
-        self.num_users = vectors.users.shape[0]
-        self.num_items = vectors.items.shape[0]
-        self.kinds = frozenset({"scores"} | ({"embeddings"} if embeddings is not None else set()))
+        self._scorer = scorer
+        kinds = {"scores"} if vectors is not None or scorer is not None else set[str]()
+        self.kinds = frozenset(kinds | ({"embeddings"} if embeddings is not None else set()))
+        tables = vectors[:2] if vectors is not None else embeddings
+        if tables is not None:
+            self.num_users, self.num_items = tables[0].shape[0], tables[1].shape[0]
+        else:
+            assert scorer is not None
+            self.num_users, self.num_items = scorer.num_users, scorer.num_items
 
     def user_embeddings(self, users: Tensor) -> Tensor:
         return F.embedding(users, self._embeddings()[0])
@@ -53,11 +65,13 @@ class FrozenState:
             raise MissingKnowledgeError("this teacher has no embeddings")
         return self.embeddings
 
-    def score_vectors(self) -> ScoreVectors:
+    def score_vectors(self) -> ScoreVectors | None:
         return self.vectors
 
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
         tables = self.vectors
+        if tables is None:
+            return self._live_scores(users, items)
         if items is None:
             scores = tables.users[users] @ tables.items.T
             if tables.item_bias is not None:
@@ -71,12 +85,21 @@ class FrozenState:
         biased = scores + tables.user_bias[users][:, None]
         return biased if items is None else torch.where(items >= 0, biased, scores)
 
+    @torch.no_grad()
+    def _live_scores(self, users: Tensor, items: Tensor | None) -> Tensor:
+        if self._scorer is None:
+            raise MissingKnowledgeError(
+                "this store has lists and embeddings, but cannot score other pairs: its model has no score vectors",
+                "distil from the model itself: --live MODEL",
+            )
+        return self._scorer.scores(users, items)
+
 
 @dataclass
 class TeacherKnowledge:
     """The knowledge of one teacher over the users and items of one data directory.
 
-    Lists that are not stored, or not deep enough, are derived once from the score vectors where there are any.
+    Lists that are not stored, or not deep enough, are derived once from the scores where there are any.
 
     Attributes:
         train: the train pairs, removed from every list.
@@ -104,7 +127,9 @@ class TeacherKnowledge:
 
     @property
     def score_scale(self) -> float:
-        return 1.0 if self.frozen is None else self.frozen.score_scale
+        if self.frozen is not None:
+            return self.frozen.score_scale
+        return 1.0 if self.manifest is None else float(self.manifest.summary.get("score_scale", 1.0))
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -112,8 +137,15 @@ class TeacherKnowledge:
         if self.observed is not None:
             kinds.add("observed_scores")
         if self.frozen is not None:
-            kinds |= self.frozen.kinds | {*_LISTS, "observed_scores"}
+            kinds |= self.frozen.kinds
+        if self.can_score:
+            kinds |= {*_LISTS, "observed_scores"}
         return frozenset(kinds)
+
+    @property
+    def can_score(self) -> bool:
+        """Whether any pair can be scored, so that lists can be derived."""
+        return self.frozen is not None and "scores" in self.frozen.kinds
 
     def state(self, batch: Batch) -> TeacherKnowledge:
         del batch  # both a store and a frozen table model answer every batch alike
@@ -137,6 +169,7 @@ class TeacherKnowledge:
         return (
             f"recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep} --out {self.path or 'KNOWLEDGE'}"
             " (what the store holds already is kept)"
+            + ("; neumf, ease and itemknn score only live: distill --live MODEL" if "scores" in kinds else "")
         )
 
     def _frozen(self, kind: str) -> FrozenState:
@@ -170,7 +203,7 @@ class TeacherKnowledge:
 
     def _top(self, kind: str, rows: Tensor, depth: int, catalogue: int) -> Lists:
         stored = self.lists.get(kind)
-        if stored is None or (stored.ids.shape[1] < min(depth, catalogue) and self.frozen is not None):
+        if stored is None or (stored.ids.shape[1] < min(depth, catalogue) and self.can_score):
             stored = self.lists[kind] = self._derive(kind, min(depth, catalogue))
         have = stored.ids.shape[1]
         if have < min(depth, catalogue) and not bool((stored.ids[rows, -1] < 0).all()):
@@ -182,7 +215,7 @@ class TeacherKnowledge:
         return Lists(found.ids[rows].long(), found.scores[rows])
 
     def _derive(self, kind: str, depth: int) -> Lists:
-        state = cast(State, self._frozen("scores"))
+        state = cast(State, self._frozen("scores" if self.can_score else kind))
         if kind == "top_items":
             ids, scores = top_items(state, torch.arange(self.num_users), depth, exclude=[self.train])
         else:
@@ -191,9 +224,8 @@ class TeacherKnowledge:
 
     def observed_scores(self) -> Tensor:
         if self.observed is None:
-            self.observed = observed_scores(
-                self._frozen("observed_scores" if self.frozen is None else "scores"), self.train
-            )
+            state = self._frozen("scores" if self.can_score else "observed_scores")
+            self.observed = observed_scores(state, self.train)
         return self.observed
 
 
@@ -210,29 +242,23 @@ def observed_scores(state: State, train: Interactions) -> Tensor:
 
 @torch.no_grad()
 def frozen_state(model: Recommender) -> FrozenState:
-    """What ``model`` answers, frozen: evaluated once, in eval mode, without gradient.
-
-    Raises:
-        MissingKnowledgeError: the model's scores are no product of vectors.
-    """
+    """What ``model`` answers, frozen: evaluated once, in eval mode, without gradient."""
     state = model.frozen()
     vectors = state.score_vectors()
-    if vectors is None:
-        raise MissingKnowledgeError(
-            f"{model.model_name()} has no score vectors", "extract its lists to a store"
-        )
-    users, items, *biases = (None if t is None else t.detach().contiguous() for t in vectors)
-    assert users is not None
-    assert items is not None
-    vectors = ScoreVectors(users, items, *biases)
+    if vectors is not None:
+        users, items, *biases = (None if t is None else t.detach().contiguous() for t in vectors)
+        assert users is not None
+        assert items is not None
+        vectors = ScoreVectors(users, items, *biases)
     embeddings = None
     if "embeddings" in state.kinds:
-        device = vectors.users.device
+        device = next(model.parameters()).device
         users = state.user_embeddings(torch.arange(state.num_users, device=device)).detach()
         items = state.item_embeddings(torch.arange(state.num_items, device=device)).detach()
-        same = torch.equal(users, vectors.users) and torch.equal(items, vectors.items)
-        embeddings = (vectors.users, vectors.items) if same else (users, items)
-    return FrozenState(vectors, embeddings)
+        embeddings = (users, items)
+        if vectors is not None and torch.equal(users, vectors.users) and torch.equal(items, vectors.items):
+            embeddings = (vectors.users, vectors.items)
+    return FrozenState(vectors, embeddings, state.score_scale, None if vectors is not None else state)
 
 
 def live(model: Recommender, train: Interactions) -> TeacherKnowledge:
@@ -270,13 +296,15 @@ def load_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:
 
 def _stored_state(arrays: Mapping[str, Tensor]) -> FrozenState:
     embeddings = (arrays["users"], arrays["items"]) if "users" in arrays else None
+    scale = float(arrays["score_scale"]) if "score_scale" in arrays else 1.0
+    if "embeddings_only" in arrays:
+        return FrozenState(None, embeddings, scale)
     vectors = ScoreVectors(
         arrays["score_users"] if "score_users" in arrays else arrays["users"],
         arrays["score_items"] if "score_items" in arrays else arrays["items"],
         arrays.get("item_bias"),
         arrays.get("user_bias"),
     )
-    scale = float(arrays["score_scale"]) if "score_scale" in arrays else 1.0
     return FrozenState(vectors, embeddings, scale)
 
 
@@ -286,12 +314,15 @@ def stored_arrays(state: FrozenState) -> dict[str, Tensor]:
     tables = state.vectors
     if state.embeddings is not None:
         arrays["users"], arrays["items"] = state.embeddings
-    if state.embeddings is None or tables.users is not state.embeddings[0]:
-        arrays["score_users"], arrays["score_items"] = tables.users, tables.items
-    if tables.item_bias is not None:
-        arrays["item_bias"] = tables.item_bias
-    if tables.user_bias is not None:
-        arrays["user_bias"] = tables.user_bias
+    if tables is None:
+        arrays["embeddings_only"] = torch.ones(1, dtype=torch.uint8)
+    else:
+        if state.embeddings is None or tables.users is not state.embeddings[0]:
+            arrays["score_users"], arrays["score_items"] = tables.users, tables.items
+        if tables.item_bias is not None:
+            arrays["item_bias"] = tables.item_bias
+        if tables.user_bias is not None:
+            arrays["user_bias"] = tables.user_bias
     if state.score_scale != 1:
         arrays["score_scale"] = torch.tensor(state.score_scale)
     return {name: value.cpu().contiguous() for name, value in arrays.items()}

@@ -16,6 +16,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import DataError, OptionError
 from recdistill.models.base import Recommender, ScoreVectors
+from recdistill.models.history import as_interactions
 from recdistill.models.ranking import top_items
 
 _FOLDED_AT_ONCE = 256
@@ -34,8 +35,8 @@ def recommend(
 ) -> pl.DataFrame:
     """The top ``k`` items of users, best first.
 
-    A user who was not in training is folded in from ``history``: with the item vectors fixed, the user's vector
-    is the ridge solution of :func:`fold_in`. Without a history ``cold`` decides.
+    A user who was not in training is folded in from ``history``: by the model itself where it scores histories,
+    else with the item vectors fixed as the ridge solution of :func:`fold_in`. Without a history ``cold`` decides.
 
     Args:
         model: trained or loaded, with its vocabularies.
@@ -81,10 +82,15 @@ def recommend(
         if bool(fresh.any()):
             asked_fresh = asked.filter(pl.Series(fresh.numpy()))
             rows = _histories(item_ids, [given[user] for user in asked_fresh.to_list()])
-            found = _recommend_folded(
-                state.score_vectors(), rows, k, exclude_seen, allowed, model.model_name()
-            )
-            ids[fresh], scores[fresh] = found
+            own = model.fold_in(rows)
+            if own is not None:
+                new = torch.arange(own.num_users)
+                hidden = [as_interactions(rows, own.num_items)] if exclude_seen else []
+                ids[fresh], scores[fresh] = top_items(own, new, k, hidden, allowed)
+            else:
+                ids[fresh], scores[fresh] = _recommend_folded(
+                    state.score_vectors(), rows, k, exclude_seen, allowed, model.model_name()
+                )
         if bool(unknown.any()):
             ids[unknown], scores[unknown] = _popular(model, k, int(unknown.sum()), allowed)
     return _table(asked, item_ids, ids, scores)

@@ -33,6 +33,7 @@ from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State, rows_of, square_norms
 from recdistill.models.bpr import normal, pair_scores
+from recdistill.models.history import as_interactions
 from recdistill.models.sampling import pair_batches
 
 _TINY = 1e-12
@@ -166,9 +167,7 @@ class SimpleX(Recommender):
         return SimpleXState(self, self.user_table, self._histories, None if batch is None else batch.users)
 
     def fold_in(self, histories: ops.Rows) -> SimpleXState:
-        rows = Interactions(
-            len(histories.indptr) - 1, self.num_items, histories.indptr, histories.items, *histories
-        )
+        rows = as_interactions(histories, self.num_items)
         nothing = torch.zeros(rows.num_users, self.dim, device=self.item_table.device)
         return SimpleXState(self, nothing, rows)
 

@@ -63,6 +63,12 @@ def distill(
     opened = open_data(data)
     if base_weight < 0:
         raise OptionError(f"base_weight must be at least 0; found {base_weight}")
+    student = make_model(model)
+    if student.closed_form:
+        raise OptionError(
+            f"{student.model_name()} is fitted at once, so it cannot learn from a teacher",
+            "choose a student that is trained by steps, such as bpr",
+        )
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
     distillers = make_methods(methods)
     manifest = teacher.manifest
@@ -72,7 +78,7 @@ def distill(
     teacher_hash = manifest.inputs.get("model") if source == "knowledge" else manifest.hash
     return fit(
         opened,
-        make_model(model),
+        student,
         Objective(distillers, teacher, base_weight),
         make_training(training),
         out,

@@ -248,7 +248,8 @@ def _open(
 def _store_ranker(member: Member, data: Data, task: Task, sampled: bool, shown: Progress) -> Ranker:
     """A store's lists where they answer what is asked, else its scores if it has any."""
     knowledge = load_knowledge(member.path, data)
-    state = None if knowledge.frozen is None else StateRanker(knowledge.frozen)
+    frozen = knowledge.frozen if knowledge.can_score else None
+    state = None if frozen is None else StateRanker(frozen)
     lists = knowledge.lists.get("top_items")
     if lists is None and state is None:
         raise OptionError(

@@ -103,6 +103,7 @@ def extract(
             job.summary.update(
                 {
                     "model": manifest.options["model"],
+                    "score_scale": teacher.frozen().score_scale,
                     "users": opened.num_users,
                     "items": opened.num_items,
                     "users_hash": opened.users.hash,

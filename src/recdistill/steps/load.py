@@ -67,7 +67,7 @@ def load_weights(model: Recommender, path: Path) -> None:
     found = {name: tuple(value.shape) for name, value in arrays.items()}
     if expected != found:
         raise ArtifactError(f"{path} holds {found}; the model expects {expected}", "train the model again")
-    model.load_state_dict({name: value.clone() for name, value in arrays.items()})
+    model.load_state_dict(arrays)  # copied: the file is only mapped
     model.train()  # what was computed from other weights is forgotten
 
 

@@ -243,6 +243,9 @@ class _Run:
         return self.result
 
     def _fit(self) -> None:
+        announcement = self.model.announcement(self.interactions)
+        if announcement:
+            self.progress.note(announcement)
         started = time.perf_counter()
         self.model.fit(self.interactions, self.generators["build"])
         self.model.eval()
