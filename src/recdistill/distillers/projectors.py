@@ -6,6 +6,7 @@ Every draw (initial weights, selection noise, dropout) comes from the generator 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,10 +72,12 @@ class ExpertMixture(nn.Module):
         counts = torch.bincount(owners, minlength=len(self.first)).tolist()
         inputs, shares = student[rows].split(counts), selection[rows, owners][:, None].split(counts)
         projected = selection @ self.second_bias
-        for expert, (own, x, share) in enumerate(zip(rows.split(counts), inputs, shares, strict=True)):
-            if len(own):
-                hidden = torch.relu(torch.addmm(self.first_bias[expert], x, self.first[expert])) * share
-                projected.index_add_(0, own, (hidden @ self.second[expert]).to(projected.dtype))
+        weights = self.first.unbind(), self.first_bias.unbind(), self.second.unbind()
+        for own, x, share, first, bias, second in zip(
+            rows.split(counts), inputs, shares, *weights, strict=True
+        ):
+            hidden = torch.relu(torch.addmm(bias, x, first)) * share
+            projected.index_add_(0, own, (hidden @ second).to(projected.dtype))
         return projected
 
 
@@ -114,7 +117,11 @@ class MeanExperts(nn.Module):
     def hidden(self, student: Tensor) -> Tensor:
         """All experts' hidden units side by side, shape ``(n, M · width)``."""
         x = drop(student, self.dropout, self.generator)
-        return drop(torch.relu(torch.addmm(self.first_bias, x, self.first)), self.dropout, self.generator)
+        if self.dropout == 0:
+            return torch.relu(torch.addmm(self.first_bias, x, self.first))
+        grown = 1 / (1 - self.dropout)  # relu(a x) = a relu(x) for a > 0: what is kept grows here
+        units = torch.addmm(self.first_bias * grown, x, self.first * grown)
+        return _ReluDrop.apply(units, dropped(units, self.dropout, self.generator))  # pyright: ignore[reportReturnType]
 
     def output(self, hidden: Tensor, bias_weight: Tensor | float = 1.0) -> Tensor:
         """What the hidden units give, shape ``(n, dT)``; sums of rows have their bias that many times."""
@@ -198,15 +205,35 @@ def annealed(epoch: int, anneal_epochs: int) -> float:
     return max(_SMALLEST ** (epoch / anneal_epochs), _SMALLEST)
 
 
+class _ReluDrop(torch.autograd.Function):
+    """ReLU with some units set to 0, in place."""
+
+    @staticmethod
+    def forward(ctx: Any, units: Tensor, without: Tensor) -> Tensor:
+        ctx.mark_dirty(units)
+        units.relu_().masked_fill_(without, 0)
+        ctx.save_for_backward(units)
+        return units
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (units,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grad_outputs[0], units, 0), None
+
+
 def drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Dropout from one seed of ``generator``; the share counts in steps of 1/65,536."""
+    """Dropout: what is kept grows by 1/(1 − share)."""
     if share == 0:
         return values
+    return values.masked_fill(dropped(values, share, generator), 0) / (1 - share)
+
+
+def dropped(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Which of ``values`` to drop, bool, from one seed of ``generator``; the share is in steps of 1/65,536."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     words = np.random.SFC64(seed).random_raw((values.numel() + 3) // 4)
-    numbers = torch.from_numpy(words.view(np.int16)[: values.numel()]).to(values.device).view(values.shape)
-    kept = (numbers >= round(share * 65536) - 32768).to(values.dtype)
-    return values * kept.mul_(1 / (1 - share))
+    numbers = torch.from_numpy(words.view(np.int16)[: values.numel()]).to(values.device)
+    return (numbers < round(share * 65536) - 32768).view(values.shape)
 
 
 def unit_rows(vectors: Tensor) -> Tensor:

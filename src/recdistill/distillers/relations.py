@@ -2,7 +2,7 @@
 
 With unit rows S and T of one group, Σ_ij (s_i·s_j − t_i·t_j)² = ‖SᵀS‖² + ‖TᵀT‖² − 2 ‖SᵀT‖² (Frobenius norms), so no
 matrix of pairs is needed. Where pairs are filtered by sign there is no such form: then pairs exist one block of
-rows of one group at a time.
+rows of one group at a time, as they do in groups so small that this is less work.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class _RelationError(torch.autograd.Function):
         total = student.new_zeros((), dtype=torch.float64)
         pairs = torch.zeros((), dtype=torch.int64, device=student.device)
         for s, t, out in zip(student.split(sizes), teacher.split(sizes), gradient.split(sizes), strict=True):
-            if positive_only:
-                value, count = _filtered(s, t, out)
-                total, pairs = total + value, pairs + count
+            if (
+                positive_only or len(s) < t.shape[1]
+            ):  # few rows: their pairs are less work than d × d products
+                value, count = _in_blocks(s, t, out, positive_only)
             else:
-                total, pairs = total + _all_pairs(s, t, out), pairs + len(s) ** 2
+                value, count = _all_pairs(s, t, out), len(s) ** 2
+            total, pairs = total + value, pairs + count
         count = pairs.clamp(min=1)
         ctx.save_for_backward(gradient / count)
         return (total / count).to(student.dtype)
@@ -60,20 +62,22 @@ def _all_pairs(s: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
     return _square(own) + _square(t.T @ t) - 2 * _square(cross)
 
 
-def _filtered(s: Tensor, t: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum over one group's pairs of positive teacher cosine, and how many there are."""
+def _in_blocks(s: Tensor, t: Tensor, gradient: Tensor, positive_only: bool) -> tuple[Tensor, Tensor | int]:
+    """The sum over one group's pairs, all or those of positive teacher cosine, and how many there are."""
     total = s.new_zeros((), dtype=torch.float64)
     pairs = torch.zeros((), dtype=torch.int64, device=s.device)
     rows = max(1, _BLOCK_PAIRS // max(1, len(s)))
     for rows_s, rows_t, out in zip(s.split(rows), t.split(rows), gradient.split(rows), strict=True):
         wanted = rows_t @ t.T  # (r, n)
-        counted = wanted > 0
-        error = (rows_s @ s.T).sub_(wanted).mul_(counted)
+        error = (rows_s @ s.T).sub_(wanted)
+        if positive_only:
+            counted = wanted > 0
+            error.mul_(counted)
+            pairs = pairs + counted.sum()
         total = total + _square(error)
-        pairs = pairs + counted.sum()
         torch.mm(error, s, out=out)
     gradient.mul_(4)
-    return total, pairs
+    return total, pairs if positive_only else len(s) ** 2
 
 
 def _square(matrix: Tensor) -> Tensor:
