@@ -203,7 +203,7 @@ def _grid(found: Json, roles: Json) -> Grid:
     for name in ranked(found, roles):
         row = found["rows"][name]
         cells = [
-            _cell(row["metrics"].get(metric), letters.get(metric, {}).get(name, ""), notes)
+            _cell(metric, row["metrics"].get(metric), letters.get(metric, {}).get(name, ""), notes)
             for metric in metrics
         ]
         if gap:
@@ -214,9 +214,15 @@ def _grid(found: Json, roles: Json) -> Grid:
     return Grid("All rows", columns, rows, notes.reasons, remarks)
 
 
-def _cell(entry: Json | None, letters: str, notes: Notes) -> Cell:
+def _cell(metric: str, entry: Json | None, letters: str, notes: Notes) -> Cell:
     if entry is None or entry["mean"] is None:
-        return notes.cell(Missing("the evaluation has no value for it"))
+        overlap = metric.startswith("overlap@")
+        why = (
+            "it has no teacher that it could overlap with"
+            if overlap
+            else "the evaluation has no value for it"
+        )
+        return notes.cell(Missing(why))
     detail = [] if entry["spread"] is None else [f"± {entry['spread']:.4f}"]
     return Cell(numbers.metric(entry["mean"]), [*detail, *([letters] if letters else [])])
 

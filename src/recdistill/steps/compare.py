@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
@@ -162,7 +162,7 @@ class _Comparison:
                 self._student(split, row, seed, knowledge)
         for name, chosen in self.plan.evaluations.items():
             self._evaluate(split, name, chosen)
-        return split
+        return replace(split, data=Data.load(data.path))  # what was read of this one is not needed any more
 
     def _teacher(self, split: _Split, teacher: Teacher) -> TeacherKnowledge:
         path = split.folder / teacher.directory
