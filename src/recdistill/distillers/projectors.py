@@ -71,7 +71,7 @@ class ExpertMixture(nn.Module):
         owners, rows = torch.nonzero(selection.detach().T > NEGLIGIBLE, as_tuple=True)
         counts = torch.bincount(owners, minlength=len(self.first)).tolist()
         inputs, shares = student[rows].split(counts), selection[rows, owners][:, None].split(counts)
-        projected = selection @ self.second_bias
+        projected = (selection @ self.second_bias).to(student.dtype)
         weights = self.first.unbind(), self.first_bias.unbind(), self.second.unbind()
         for own, x, share, first, bias, second in zip(
             rows.split(counts), inputs, shares, *weights, strict=True
