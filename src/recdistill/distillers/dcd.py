@@ -116,7 +116,7 @@ class DCD(Distiller):
     def _refresh(self, listed: str, found: Tensor, places: Callable[[Tensor], Tensor]) -> None:
         """Compare the student's scores or ranks (n, depth) with the teacher's order, block by block."""
         gaps = self.get_buffer(f"{listed}_gaps")
-        for rows in torch.arange(len(found)).split(4096):
+        for rows in torch.arange(len(found)).split(1024):
             gaps[rows] = signed_weights(places(found[rows]), self.slope).to(gaps)
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:

@@ -187,7 +187,7 @@ def user_scores_of(state: State, items: Tensor, ids: Tensor) -> Tensor:
     """
     device = _device(state)
     found = torch.empty(ids.shape)
-    rows = 8192 if state.score_vectors() is not None else max(1, _PAIRS // max(ids.shape[1], 1))
+    rows = 2048 if state.score_vectors() is not None else max(1, _PAIRS // max(ids.shape[1], 1))
     for part in torch.arange(len(items)).split(rows):
         block = ids[part].long()
         scores = user_scores(state, items[part].to(device), block.to(device)).float().cpu()
