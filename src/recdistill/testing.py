@@ -82,11 +82,12 @@ class _Run:
         student: Recommender | None = None,
         kinds: frozenset[str] | None = None,
         seed: int = 3,
-        teacher_dim: int = 5,
+        teacher: Callable[[], Recommender] | None = None,
     ) -> None:
+        torch.manual_seed(seed)  # noise and dropout of models
         self.interactions, self.method = interactions, method
         self.student = student or built(BPR(dim=3), interactions)
-        teacher = built(BPR(dim=teacher_dim), interactions, seed=7)
+        teacher = built(teacher() if teacher else BPR(dim=5), interactions, seed=7)
         self.teacher = teacher
         self.knowledge: TeacherKnowledge = live(teacher, interactions)
         self.generator = torch.Generator().manual_seed(seed)
@@ -104,6 +105,7 @@ def check_distiller(
     make: Callable[[], Distiller],
     student: Callable[[], Recommender] | None = None,
     *,
+    teacher: Callable[[], Recommender] | None = None,
     stops_gradients: bool = False,
 ) -> None:
     """Every promise of a distillation method that can be checked without knowing its equation.
@@ -111,6 +113,7 @@ def check_distiller(
     Args:
         make: builds the method with a weight above 0; lists of 14 items and 9 users must be enough for it.
         student: builds the student; a small matrix factorisation by default.
+        teacher: builds the teacher; the same, of another dim, by default.
         stops_gradients: the method holds parts of its equation fixed on purpose, so that its gradient is not
             that of its loss; that check is left out.
     """
@@ -119,7 +122,7 @@ def check_distiller(
         def new_student(interactions: Interactions = interactions) -> Recommender:
             return built(student() if student else BPR(dim=3), interactions)
 
-        _finite_with_gradients(make, interactions, new_student)
+        _finite_with_gradients(make, interactions, new_student, teacher)
         _same_seed_same_loss(make, interactions, new_student)
         _batch_of_one(make, interactions, new_student)
     _needs_are_true(make, tiny_interactions())
@@ -129,9 +132,12 @@ def check_distiller(
 
 
 def _finite_with_gradients(
-    make: Callable[[], Distiller], interactions: Interactions, student: Callable[[], Recommender]
+    make: Callable[[], Distiller],
+    interactions: Interactions,
+    student: Callable[[], Recommender],
+    teacher: Callable[[], Recommender] | None,
 ) -> None:
-    run = _Run(make(), interactions, student())
+    run = _Run(make(), interactions, student(), teacher=teacher)
     loss = torch.zeros(())
     for epoch in range(3):
         run.objective.start_epoch(epoch)

@@ -1,0 +1,86 @@
+"""Every method with every model as student and as teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from recdistill import config, models
+from recdistill.distillers.base import Distiller, Objective
+from recdistill.errors import MissingKnowledgeError
+from recdistill.knowledge.teacher import live
+from recdistill.models.base import Recommender
+from recdistill.testing import CPU, built, check_distiller, tiny_interactions
+
+STUDENTS: dict[str, Callable[[], Recommender]] = {
+    "bpr": partial(models.BPR, dim=3),
+    "cml": partial(models.CML, dim=3),
+    "lightgcn": partial(models.LightGCN, dim=3, num_layers=2),
+    "neumf": partial(models.NeuMF, dim=3),
+    "simplex": partial(models.SimpleX, dim=3),
+    "xsimgcl": partial(models.XSimGCL, dim=3, num_layers=2),
+}
+FITTED: dict[str, Callable[[], Recommender]] = {
+    "ease": models.EASE,
+    "itemknn": models.ItemKNN,
+    "popularity": models.Popularity,
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "cd": {"depth": 8},
+    "cpd": {"num_experts": 2, "depth": 8, "num_items": 3},
+    "dcd": {"num_drawn": 3, "depth": 6},
+    "de": {"num_experts": 2, "anneal_epochs": 4},
+    "fitnet": {},
+    "freqd": {"num_neighbors": 2},
+    "ftd": {},
+    "htd": {"num_groups": 2},
+    "ir-rrd": {"num_interesting": 2, "num_uninteresting": 2, "depth": 4, "num_items": 5},
+    "kd": {"k": 4},
+    "nkd": {"num_experts": 2, "num_neighbors": 2},
+    "rce-kd": {"k": 3, "num_sampled": 3, "depth": 6},
+    "rd": {"k": 3, "num_samples": 4},
+    "rrd": {"num_interesting": 3, "num_uninteresting": 3, "depth": 5},
+    "sld": {"num_interesting": 3, "num_uninteresting": 3, "depth": 5},
+    "soft-labels": {"k": 4},
+    "unkd": {"num_groups": 2, "num_pairs": 4, "depth": 5},
+    "vkd": {},
+}
+
+
+def make(name: str) -> Distiller:
+    found = config.build(config.find("distillers", name), {"weight": 1.0, **SMALL[name]}, name)
+    assert isinstance(found, Distiller)
+    return found
+
+
+def test_every_method_and_model_is_in_the_matrix() -> None:
+    assert sorted(SMALL) == config.names("distillers")
+    assert sorted([*STUDENTS, *FITTED]) == config.names("models")
+
+
+@pytest.mark.parametrize("student", sorted(STUDENTS))
+@pytest.mark.parametrize("method", sorted(SMALL))
+def test_every_method_teaches_every_student(method: str, student: str) -> None:
+    check_distiller(partial(make, method), STUDENTS[student], stops_gradients=method in ("htd", "cpd"))
+
+
+@pytest.mark.parametrize("teacher", sorted([*STUDENTS, *FITTED]))
+@pytest.mark.parametrize("method", sorted(SMALL))
+def test_every_method_reads_every_teacher_or_says_what_is_missing(method: str, teacher: str) -> None:
+    source = {**STUDENTS, **FITTED}[teacher]
+    interactions = tiny_interactions()
+    knowledge = live(built(source(), interactions, seed=7), interactions)
+    needs = make(method).needs
+    if needs <= knowledge.kinds:
+        check_distiller(partial(make, method), teacher=source, stops_gradients=method in ("htd", "cpd"))
+        return
+    assert "embeddings" in needs - knowledge.kinds
+    assert teacher in FITTED
+    objective = Objective([make(method)], knowledge)
+    student = built(models.BPR(dim=3), interactions)
+    with pytest.raises(MissingKnowledgeError, match=f"{method} reads embeddings"):
+        objective.setup(student, interactions, 3, torch.Generator().manual_seed(0), CPU)
