@@ -2,8 +2,9 @@
 
     python benchmarks/epochs.py PATH/TO/citeulike-t/interactions.parquet [--only NAME …]
 
-Users with at least 5 interactions, random 8:1:1, batch 2,048, student dim 20, teacher dim 400; RRD with K 100 and
-L 200, DE with 30 experts. An epoch is the median of those after the first; validation is not in it. Peak memory is the
+Users with at least 5 interactions, random 8:1:1, batch 2,048, student dim 20, teacher dim 400; RRD: K 100 and L 200;
+30 experts or groups, everything else at its defaults. An epoch is the median of those after the first (DCD refreshes
+every third epoch: the mean), with what the method does at its start; validation is not in it. Peak memory is the
 process' resident set, torch's import included.
 """
 
@@ -16,22 +17,63 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 ADAM, SPARSE = {"optimiser": "adam"}, {"optimiser": "sparse-adam"}
+RRD: dict[str, object] = {"method": "rrd", "num_interesting": 100, "num_uninteresting": 200}
+SOFT: dict[str, object] = {"num_experts": 30, "anneal_epochs": 1000}
+HARD: dict[str, object] = {"num_experts": 30, "anneal_epochs": 1}  # one-hot from the second epoch on
+GROUPS_SOFT: dict[str, object] = {"num_groups": 30, "anneal_epochs": 1000}
+GROUPS_HARD: dict[str, object] = {"num_groups": 30, "anneal_epochs": 1}
+
+
+def case(
+    *methods: dict[str, object],
+    target: float | None = None,
+    published: float | None = None,
+    dim: int = 20,
+    epochs: int = 8,
+    **training: object,
+) -> dict[str, object]:
+    """One row of the table: what is trained, and what it is compared with (seconds an epoch)."""
+    return {
+        "methods": list(methods),
+        "target": target,
+        "published": published,
+        "dim": dim,
+        "epochs": epochs,
+        "training": training,
+    }
+
+
 CASES: dict[str, dict[str, object]] = {
-    "bpr dim 20, adam": {"dim": 20, "training": ADAM, "target": 0.25, "published": 1.9},
-    "bpr dim 20, sparse-adam": {"dim": 20, "training": SPARSE, "target": 0.1, "published": 1.9},
-    "bpr dim 400, adam": {"dim": 400, "training": ADAM, "target": 3.0, "published": 6.0},
-    "bpr dim 400, sparse-adam": {"dim": 400, "training": SPARSE, "target": 0.5, "published": 6.0},
-    "rrd": {"dim": 20, "training": ADAM, "rrd": True, "target": 0.5, "published": 8.0},
-    "de, soft": {"dim": 20, "training": ADAM, "de": 1000, "target": 16.0, "published": 80.0, "epochs": 3},
-    "de, soft, bf16": {
-        "dim": 20, "training": {**ADAM, "precision": "bf16"}, "de": 1000, "target": 8.0, "published": 80.0, "epochs": 3,
-    },
-    "de, one-hot": {"dim": 20, "training": ADAM, "de": 1, "target": 1.5, "published": 80.0},
-    "de-rrd, one-hot": {"dim": 20, "training": ADAM, "rrd": True, "de": 1, "target": None, "published": None},
-}  # fmt: skip
+    "bpr dim 20, adam": case(target=0.25, published=1.9),
+    "bpr dim 20, sparse-adam": case(target=0.1, published=1.9, optimiser="sparse-adam"),
+    "bpr dim 400, adam": case(dim=400, target=3.0, published=6.0),
+    "bpr dim 400, sparse-adam": case(dim=400, target=0.5, published=6.0, optimiser="sparse-adam"),
+    "rrd": case(RRD, target=0.5, published=8.0),
+    "de, soft": case({"method": "de", **SOFT}, target=16.0, published=80.0, epochs=3),
+    "de, soft, bf16": case({"method": "de", **SOFT}, target=8.0, published=80.0, epochs=3, precision="bf16"),
+    "de, one-hot": case({"method": "de", **HARD}, target=1.5, published=80.0),
+    "de-rrd, one-hot": case({"method": "de", **HARD}, RRD),
+    "cd": case({"method": "cd"}, target=0.35, published=3.5),
+    "dcd, both sides": case({"method": "dcd"}, target=1.5, published=15.5, epochs=13),
+    "rce-kd": case({"method": "rce-kd"}, target=1.44, published=14.4),
+    "htd, soft": case({"method": "htd", **GROUPS_SOFT}, target=8.0, published=151.0, epochs=3),
+    "htd, hard": case({"method": "htd", **GROUPS_HARD}, target=2.0, published=151.0),
+    "rd": case({"method": "rd"}),
+    "ir-rrd": case({"method": "ir-rrd"}),
+    "kd": case({"method": "kd"}),
+    "soft-labels": case({"method": "soft-labels"}),
+    "sld": case({"method": "sld"}),
+    "unkd": case({"method": "unkd"}),
+    "fitnet": case({"method": "fitnet"}),
+    "vkd": case({"method": "vkd"}),
+    "ftd": case({"method": "ftd"}),
+    "nkd": case({"method": "nkd"}, epochs=4),
+    "cpd, hard": case({"method": "cpd", **HARD}, epochs=4),
+    "freqd": case({"method": "freqd"}, epochs=3),
+}
 
 
 def main() -> None:
@@ -67,29 +109,30 @@ def measure(data_path: Path, case: dict[str, object]) -> dict[str, float]:
     import torch
 
     from recdistill.data.prepared import Data
-    from recdistill.distillers import DE, RRD, Objective
+    from recdistill.distillers import Objective
     from recdistill.knowledge.teacher import live
     from recdistill.models import BPR
+    from recdistill.steps.distill import make_methods
     from recdistill.training.loop import TrainingOptions, train
 
     pairs = Data.load(data_path).train
-    methods = []
-    if case.get("rrd"):
-        methods.append(RRD(num_interesting=100, num_uninteresting=200))
-    if case.get("de"):  # annealed over 1 epoch: one-hot from the second on
-        methods.append(DE(num_experts=30, anneal_epochs=int(str(case["de"]))))
+    tables = case["methods"]
+    assert isinstance(tables, list)
     objective = Objective()
-    if methods:
+    if tables:
         teacher = BPR(dim=400)
         teacher.build(pairs, torch.Generator().manual_seed(1))
-        objective = Objective(methods, live(teacher, pairs))
+        objective = Objective(make_methods(tables), live(teacher, pairs))
     training = case["training"]
     assert isinstance(training, dict)
-    options = TrainingOptions(batch_size=2048, epochs=int(str(case.get("epochs", 8))), **training)
+    options = TrainingOptions(batch_size=2048, epochs=int(str(case["epochs"])), **training)
     model = BPR(dim=int(str(case["dim"])))
+    statistic = (
+        mean if any(table["method"] == "dcd" for table in tables) else median
+    )  # it refreshes every 3rd
     result = train(model, objective, pairs, options)
     return {
-        "seconds": median(record["seconds"] for record in result.history[1:]),
+        "seconds": statistic(record["seconds"] for record in result.history[1:]),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
 

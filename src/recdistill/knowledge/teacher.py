@@ -169,6 +169,7 @@ class TeacherKnowledge:
         return (
             f"recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep} --out {self.path or 'KNOWLEDGE'}"
             " (what the store holds already is kept)"
+            + ("; ease, itemknn and popularity have none" if "embeddings" in kinds else "")
             + ("; neumf, ease and itemknn score only live: distill --live MODEL" if "scores" in kinds else "")
         )
 
