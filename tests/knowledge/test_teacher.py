@@ -9,7 +9,7 @@ import torch
 
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists, cut
-from recdistill.knowledge.teacher import FrozenState, TeacherKnowledge, live, stored_arrays
+from recdistill.knowledge.teacher import FrozenState, TeacherKnowledge, frozen_state, live, stored_arrays
 from recdistill.models.base import Recommender, ScoreVectors
 from recdistill.models.bpr import BPR
 from recdistill.models.cml import CML
@@ -197,3 +197,14 @@ def test_the_scale_of_bounded_scores_is_known_of_a_teacher(make: Callable[[], Re
     assert float(stored_arrays(teacher.frozen)["score_scale"]) == teacher.score_scale
     everyone = torch.arange(pairs.num_users)
     torch.testing.assert_close(teacher.scores(everyone), model.frozen().scores(everyone).detach())
+
+
+def test_answers_on_another_device_come_from_copies_made_once() -> None:
+    interactions = tiny_interactions()
+    state = frozen_state(built(BPR(dim=3), interactions))
+    meta = torch.device("meta")  # the only other device that every machine has
+    copy = state.on(meta)
+    assert copy is state.on(meta)
+    assert state.on(torch.device("cpu")) is state
+    assert state.user_embeddings(torch.zeros(2, dtype=torch.int64, device=meta)).device == meta
+    assert state.scores(torch.zeros(2, dtype=torch.int64, device=meta)).shape == (2, interactions.num_items)

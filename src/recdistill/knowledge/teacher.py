@@ -45,6 +45,7 @@ class FrozenState:
         self.vectors = vectors
         self.embeddings = embeddings
         self._scorer = scorer
+        self._copies: dict[torch.device, FrozenState] = {}
         kinds = {"scores"} if vectors is not None or scorer is not None else set[str]()
         self.kinds = frozenset(kinds | ({"embeddings"} if embeddings is not None else set()))
         tables = vectors[:2] if vectors is not None else embeddings
@@ -54,11 +55,27 @@ class FrozenState:
             assert scorer is not None
             self.num_users, self.num_items = scorer.num_users, scorer.num_items
 
+    def on(self, device: torch.device) -> FrozenState:
+        """The same answers from tables on ``device``, copied there once: a store is read on the CPU by methods
+        that prepare an epoch, and on a GPU by their losses."""
+        tables = self.vectors[:2] if self.vectors is not None else self.embeddings
+        if tables is None or tables[0].device == device:
+            return self
+        if device not in self._copies:
+            vectors = None
+            if self.vectors is not None:
+                users, items, *biases = self.vectors
+                moved = (None if bias is None else bias.to(device) for bias in biases)
+                vectors = ScoreVectors(users.to(device), items.to(device), *moved)
+            embeddings = self.embeddings and (self.embeddings[0].to(device), self.embeddings[1].to(device))
+            self._copies[device] = FrozenState(vectors, embeddings, self.score_scale, self._scorer)
+        return self._copies[device]
+
     def user_embeddings(self, users: Tensor) -> Tensor:
-        return F.embedding(users, self._embeddings()[0])
+        return F.embedding(users, self.on(users.device)._embeddings()[0])
 
     def item_embeddings(self, items: Tensor) -> Tensor:
-        return F.embedding(items, self._embeddings()[1])
+        return F.embedding(items, self.on(items.device)._embeddings()[1])
 
     def _embeddings(self) -> tuple[Tensor, Tensor]:
         if self.embeddings is None:
@@ -69,7 +86,7 @@ class FrozenState:
         return self.vectors
 
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
-        tables = self.vectors
+        tables = self.on(users.device).vectors
         if tables is None:
             return self._live_scores(users, items)
         if items is None:
@@ -207,13 +224,13 @@ class TeacherKnowledge:
         if stored is None or (stored.ids.shape[1] < min(depth, catalogue) and self.can_score):
             stored = self.lists[kind] = self._derive(kind, min(depth, catalogue))
         have = stored.ids.shape[1]
-        if have < min(depth, catalogue) and not bool((stored.ids[rows, -1] < 0).all()):
+        if have < min(depth, catalogue) and not bool((stored.ids[rows.to(stored.ids.device), -1] < 0).all()):
             raise MissingKnowledgeError(
                 f"{kind} to depth {depth} are read; the knowledge holds them to depth {have}",
                 f"make them with: {self._command([kind], depth)}, or lower the method's depth",
             )
-        found = cut(stored, depth)
-        return Lists(found.ids[rows].long(), found.scores[rows])
+        found, place = cut(stored, depth), rows.to(stored.ids.device)
+        return Lists(found.ids[place].long().to(rows.device), found.scores[place].to(rows.device))
 
     def _derive(self, kind: str, depth: int) -> Lists:
         state = cast(State, self._frozen("scores" if self.can_score else kind))
