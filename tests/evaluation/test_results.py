@@ -19,7 +19,7 @@ from recdistill.evaluation.lineage import Member, teacher_of
 from recdistill.evaluation.protocol import Outcome, Task
 from recdistill.evaluation.results import Evaluated, Lineage, metric_summaries, per_user_table, summarise
 from recdistill.evaluation.significance import Bootstrap
-from recdistill.evaluation.tables import over_splits, table
+from recdistill.evaluation.tables import table
 
 NUM_USERS = 200
 MEANS = {"teacher": 0.6, "student": 0.5, "alone": 0.3}
@@ -259,17 +259,3 @@ def test_table_rows() -> None:
     assert rows[3][3].endswith(" %")
     assert rows[1][3] == "–"
     assert rows[1][4:] == ["1,000", "4,096", "0.25"]
-
-
-def test_splits_are_compared_by_their_means() -> None:
-    results = [summary([evaluated(role, shift=shift) for role in TRIO]) for shift in (0.0, 0.1)]
-    found = over_splits(results)
-    means = [result["groups"]["alone"]["metrics"]["ndcg@10"]["mean"] for result in results]
-    entry = found["alone"]["metrics"]["ndcg@10"]
-    assert entry["mean"] == pytest.approx(sum(means) / 2)
-    assert entry["spread"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2))
-    assert entry["splits"] == 2
-    gaps = [result["gap_closed"]["student"]["ndcg@10"] for result in results]
-    assert found["student"]["gap_closed"]["ndcg@10"]["mean"] == pytest.approx(sum(gaps) / 2)
-    assert found["alone"]["gap_closed"] == {}
-    assert over_splits(results[:1])["alone"]["metrics"]["ndcg@10"]["spread"] is None

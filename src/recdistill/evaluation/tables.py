@@ -1,9 +1,9 @@
-"""Results as plain rows, and results of several splits together."""
+"""Results as plain rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -43,38 +43,6 @@ def table(result: Json, metrics: Sequence[str] = DEFAULT_METRICS) -> list[list[s
         )
         rows.append([*row, "–" if latency is None else f"{latency:.2f}"])
     return rows
-
-
-def over_splits(results: Sequence[Json]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Means over several splits of the same data, which are compared by their means.
-
-    Args:
-        results: what `evaluate` returned for each split; models (groups of seeds) are matched by name.
-
-    Returns:
-        model -> ``metrics`` and ``gap_closed`` -> metric -> ``mean``, ``spread`` (standard deviation over splits, None
-        for one) and ``splits``. What is not in every result is left out.
-    """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in results[0]["groups"]:
-        if all(name in result["groups"] for result in results):
-            each = [result["groups"][name] for result in results]
-            found[name] = {
-                "metrics": _spreads([group["metrics"] for group in each], "mean"),
-                "gap_closed": _spreads([group["gap_closed"] for group in each], "value"),
-            }
-    return found
-
-
-def _spreads(each: Sequence[Json], key: str) -> dict[str, Any]:
-    """Mean and spread of the numbers that all have."""
-    found: dict[str, Any] = {}
-    for name in each[0]:
-        numbers = [entries[name][key] for entries in each if name in entries]
-        if len(numbers) == len(each) and None not in numbers:
-            spread = stdev(numbers) if len(numbers) > 1 else None
-            found[name] = {"mean": fmean(numbers), "spread": spread, "splits": len(numbers)}
-    return found
 
 
 def _overlap_key(result: Json) -> str | None:

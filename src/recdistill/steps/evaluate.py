@@ -19,14 +19,14 @@ from recdistill.evaluation.lineage import Member, reference_of, teacher_of, uniq
 from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
 from recdistill.evaluation.rankers import ListRanker, Ranker, StateRanker, model_ranker
 from recdistill.evaluation.results import Evaluated, Lineage, per_user_table, summarise
-from recdistill.evaluation.tables import over_splits, table
+from recdistill.evaluation.tables import table
 from recdistill.knowledge.teacher import load_knowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, open_data, pick_device
 from recdistill.steps.load import WEIGHTS, load
 
-__all__ = ["FORMAT", "evaluate", "over_splits", "table"]
+__all__ = ["FORMAT", "evaluate", "table"]
 
 FORMAT = 1
 """Version of `metrics.json`."""
