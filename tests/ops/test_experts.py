@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from recdistill.ops import experts as experts_module
 from recdistill.ops.experts import Experts, mixture_error, mixture_error_reference, mixture_reference
 
 
@@ -55,13 +56,17 @@ def test_one_expert_is_a_plain_network() -> None:
     torch.testing.assert_close(mixture_reference(inputs, torch.ones(5, 1).double(), experts), expected)
 
 
-def test_bfloat16_products_stay_close_and_only_under_autocast() -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_products_stay_close_and_run_only_where_they_are_fast(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experts_module, "bfloat16_is_fast", lambda device: fast)
     inputs, selection, experts, targets, weight = arguments(300, 4, torch.float32)
     exact = mixture_error(inputs, selection, experts, targets, weight)
     with torch.autocast("cpu", torch.bfloat16):
         low = mixture_error(inputs, selection, experts, targets, weight)
     assert low.dtype == torch.float32
-    assert not torch.equal(low, exact)
+    assert torch.equal(low, exact) is not fast
     torch.testing.assert_close(low, exact, rtol=2e-2, atol=0.0)
 
 

@@ -6,6 +6,7 @@ runs each expert on the rows that still select it. Neither stores rows × expert
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ def mixture_error(
     """Σ_x w_x ‖t_x − Σ_m z_xm E_m(x)‖², scalar; first derivatives for everything but targets and weights.
 
     Value and gradient are computed together, one block of rows at a time. Under bfloat16 autocast the large
-    products run in bfloat16 and are accumulated in float32.
+    products run in bfloat16 and are accumulated in float32, where the device is faster at that.
 
     Args:
         inputs: x, shape ``(n, d_in)``.
@@ -66,11 +67,20 @@ def mixture_error(
         row_weight: w, shape ``(n,)``.
     """
     device = inputs.device.type
-    low = torch.bfloat16 if torch.is_autocast_enabled(device) else None
+    low = torch.bfloat16 if torch.is_autocast_enabled(device) and bfloat16_is_fast(device) else None
     with torch.autocast(device, enabled=False):
         return _MixtureError.apply(
             inputs, selection, *experts, targets.to(inputs.dtype), row_weight.to(inputs.dtype), low
         )
+
+
+@cache
+def bfloat16_is_fast(device: str) -> bool:
+    """Whether bfloat16 products are faster than float32: on GPUs, and on CPUs with AMX; others emulate them."""
+    if device != "cpu":
+        return True
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch cannot tell
+    return bool(capabilities().get("amx_bf16", False))
 
 
 class _MixtureError(torch.autograd.Function):
