@@ -1,8 +1,9 @@
 """recdistill turns large recommender models into small ones that rank nearly as well.
 
 Each step is one function here and one command of the same name: ``prepare``, ``train``, ``extract``, ``distill``,
-``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``tune``, ``demo``; ``load`` opens a model. Models
-are in ``recdistill.models``, methods in ``recdistill.distillers``.
+``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``tune``, ``demo``; ``load`` opens a model, and
+``bidirectional``, from Python only, trains a teacher and a student together. Models are in
+``recdistill.models``, methods in ``recdistill.distillers``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recdistill import distillers as distillers
     from recdistill import models as models
+    from recdistill.steps.bidirectional import bidirectional as bidirectional
     from recdistill.steps.compare import compare as compare
     from recdistill.steps.demo import demo as demo
     from recdistill.steps.distill import distill as distill
@@ -29,14 +31,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _STEPS = (
-    "compare", "demo", "distill", "evaluate", "extract", "load", "prepare", "recommend", "report", "run",
-    "train", "tune",
+    "bidirectional", "compare", "demo", "distill", "evaluate", "extract", "load", "prepare", "recommend", "report",
+    "run", "train", "tune",
 )  # fmt: skip
 _ROOMS = ("distillers", "models")
 
 __all__ = [
-    "compare", "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare", "recommend",
-    "report", "run", "train", "tune",
+    "bidirectional", "compare", "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare",
+    "recommend", "report", "run", "train", "tune",
 ]  # fmt: skip
 
 

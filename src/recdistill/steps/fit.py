@@ -128,7 +128,7 @@ def fit(
             save_model(model, job.work)
             _save_trajectory(result, job.work)
             Checkpoint(job.work).clear()
-            job.summary.update(lineage, **_summary(model, result, job.work))
+            job.summary.update(lineage, **model_summary(model, result, job.work))
     return load(out)
 
 
@@ -143,7 +143,8 @@ def make_validator(data: Data, training: TrainingOptions) -> Callable[[Recommend
     return validator(data.valid, masked, training.validate_metric, negatives)
 
 
-def _summary(model: Recommender, result: Result, work: Path) -> dict[str, Any]:
+def model_summary(model: Recommender, result: Result, work: Path) -> dict[str, Any]:
+    """What a model's manifest says of it and its training; ``work`` holds its weights."""
     return {
         "parameters": model.num_parameters(),
         "bytes": (work / WEIGHTS).stat().st_size,
