@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from recdistill import ops
 from recdistill.artifacts import Manifest, load_arrays, read_manifest
+from recdistill.atomic import size_text
 from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError
@@ -225,9 +226,11 @@ class TeacherKnowledge:
             stored = self.lists[kind] = self._derive(kind, min(depth, catalogue))
         have = stored.ids.shape[1]
         if have < min(depth, catalogue) and not bool((stored.ids[rows.to(stored.ids.device), -1] < 0).all()):
+            size = size_text(8 * depth * stored.ids.shape[0])
             raise MissingKnowledgeError(
                 f"{kind} to depth {depth} are read; the knowledge holds them to depth {have}",
-                f"make them with: {self._command([kind], depth)}, or lower the method's depth",
+                f"set the method's depth to {have} or less, or make them ({size} of lists) with:"
+                f" {self._command([kind], depth)}",
             )
         found, place = cut(stored, depth), rows.to(stored.ids.device)
         return Lists(found.ids[place].long().to(rows.device), found.scores[place].to(rows.device))
