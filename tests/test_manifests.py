@@ -34,13 +34,14 @@ class TestReadManifest:
         )
         out.mkdir(parents=True)
         assert message(lambda: read_manifest(out, "data")) == (
-            f"{out} has no manifest.json; expected a directory of kind data"
+            f"{out} has no manifest.json; expected a directory of kind data; make it with: recdistill prepare"
         )
 
     def test_wrong_kind(self, out: Path) -> None:
         make(out, kind="data")
         assert message(lambda: read_manifest(out, ("model", "knowledge"))) == (
-            f"{out} is of kind data; expected a directory of kind model or knowledge"
+            f"{out} is of kind data; expected a directory of kind model or knowledge;"
+            " make it with: recdistill train or extract"
         )
         assert read_manifest(out, ("model", "data")).kind == "data"
 

@@ -191,7 +191,7 @@ def prepare(
         typer.Option(help="leave-one-out holds out the last row, or a random one.", show_default=False),
     ] = None,
     min_user_interactions: Annotated[
-        int, typer.Option(help="Drop users with fewer, again and again until none is left.")
+        int, typer.Option(help="Drop users with fewer, and repeat until every user that is left has as many.")
     ] = 1,
     min_item_interactions: Annotated[int, typer.Option(help="Drop items with fewer, likewise.")] = 1,
     min_rating: Annotated[
@@ -336,12 +336,14 @@ def distill(
     live: Annotated[
         Path | None, typer.Option(help="A model to read instead of a store.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="The student: bpr, lightgcn, ...")] = "bpr",
+    model: Annotated[
+        str, typer.Option(help="The student: any model of docs/models.md that trains by steps.")
+    ] = "bpr",
     method: Annotated[
         list[str] | None,
         typer.Option(
             "--method",
-            help="A method or a preset; repeated ones add up (default de-rrd).",
+            help="A method or a preset of docs/methods.md; repeated ones add up (default de-rrd).",
             show_default=False,
         ),
     ] = None,
@@ -358,18 +360,23 @@ def distill(
     from recdistill.artifacts import read_manifest
     from recdistill.config import find
     from recdistill.distillers.base import term_names
-    from recdistill.steps.distill import DEFAULT_PRESET, method_tables
+    from recdistill.steps.distill import DEFAULT_PRESET, find_method, method_tables
     from recdistill.steps.distill import distill as run_distill
     from recdistill.training.loop import TrainingOptions
 
     if (knowledge is None) == (live is None):
         raise OptionError("distill needs a knowledge directory, or --live MODEL, and not both")
     call = _Call(out or Path("runs/distill"), as_json)
+    if knowledge is not None and read_manifest(knowledge, kind=("knowledge", "model")).kind == "model":
+        raise OptionError(
+            f"{knowledge} is a model; expected knowledge made by extract",
+            f"to read the model itself: --live {knowledge}",
+        )
     tables = method_tables(method or [DEFAULT_PRESET])
     names = term_names([str(table["method"]) for table in tables])
     components: dict[str, Callable[..., Any]] = {"model": find("models", model), "training": TrainingOptions}
     for name, table in zip(names, tables, strict=True):
-        components[name] = find("distillers", str(table["method"]))
+        components[name] = find_method(str(table["method"]))
     chosen = _sorted_options(sets, components)
     run_distill(
         data,

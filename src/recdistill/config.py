@@ -97,6 +97,18 @@ def resolve(factory: Callable[..., Any], options: Mapping[str, Any], path: str) 
     return {name: known[name].plain(value) for name, value in check_options(factory, options, path).items()}
 
 
+def check_given(factory: Callable[..., Any], given: Mapping[str, Any], path: str) -> None:
+    """Check those options of a factory that a person wrote; what it takes beside options passes unseen.
+
+    Raises:
+        OptionError: a value of another type or out of range.
+    """
+    known = options_of(factory)
+    for name, value in given.items():
+        if name in known:
+            known[name].check(value, path)
+
+
 def option_names(factory: Callable[..., Any]) -> list[str]:
     """The names of a factory's options, in the order of its signature."""
     return list(options_of(factory))

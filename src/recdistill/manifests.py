@@ -19,6 +19,8 @@ from recdistill.files import read_json
 
 FORMAT = 1
 
+_MAKERS = {"data": "prepare", "model": "train", "knowledge": "extract", "evaluation": "evaluate"}
+
 
 class Manifest(BaseModel):
     """What a directory is and how it was made.
@@ -121,14 +123,22 @@ def _read(path: Path, kind: str | tuple[str, ...] | None) -> Manifest:
     if not place.is_dir():
         found = "is a file" if place.exists() else "does not exist"
         unfinished = any(place.parent.glob(f".{glob.escape(place.name)}.partial-*"))
-        hint = "an unfinished one lies beside it: run its step again with --resume" if unfinished else ""
+        hint = (
+            "an unfinished one lies beside it: run its step again with --resume"
+            if unfinished
+            else _made_by(kind)
+        )
         raise ArtifactError(f"{path} {found}; expected a directory {_of_kind(kind)}", hint)
     if not (place / MANIFEST).is_file():
-        raise ArtifactError(f"{path} has no {MANIFEST}; expected a directory {_of_kind(kind)}")
+        raise ArtifactError(
+            f"{path} has no {MANIFEST}; expected a directory {_of_kind(kind)}", _made_by(kind)
+        )
     manifest = _parse(place / MANIFEST, path)
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds is not None and manifest.kind not in kinds:
-        raise ArtifactError(f"{path} is of kind {manifest.kind}; expected a directory {_of_kind(kind)}")
+        raise ArtifactError(
+            f"{path} is of kind {manifest.kind}; expected a directory {_of_kind(kind)}", _made_by(kind)
+        )
     return manifest
 
 
@@ -153,6 +163,13 @@ def _parse(file: Path, path: Path) -> Manifest:
         raise ArtifactError(
             f"{path / MANIFEST} is damaged, or another program's: {where}: {first['msg']}", remake
         ) from error
+
+
+def _made_by(kind: str | tuple[str, ...] | None) -> str:
+    """Which command makes such a directory."""
+    kinds = (kind,) if isinstance(kind, str) else kind or ()
+    commands = [_MAKERS[name] for name in kinds if name in _MAKERS]
+    return f"make it with: recdistill {' or '.join(commands)}" if commands else ""
 
 
 def _of_kind(kind: str | tuple[str, ...] | None) -> str:

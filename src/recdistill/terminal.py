@@ -52,7 +52,7 @@ class _LineStage:
             seconds = (now - self._started) / self._done * (self._total - self._done)
             left = f", about {seconds:.0f} s left"
         of = f"/{self._total:,}" if self._total else ""
-        self._console.print(f"{self._name}: {self._done:,}{of} {self._unit}{left} {_text(shown)}".rstrip())
+        self._console.print(f"{self._name}: {self._done:,}{of} {self._unit}{left}{_text(shown)}".rstrip())
 
     def finish(self) -> None:
         seconds = time.monotonic() - self._started
@@ -93,4 +93,4 @@ class TerminalProgress:
 
 
 def _text(shown: dict[str, object]) -> str:
-    return "  ".join(f"{name} {value}" for name, value in shown.items())
+    return "".join(f", {name} {value}" for name, value in shown.items())

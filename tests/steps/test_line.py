@@ -108,10 +108,10 @@ def test_a_store_is_extended_and_keeps_what_it_holds(line: Path) -> None:
     assert again.lists["top_items"].ids.shape == (60, 7)
 
 
-def test_a_depth_beyond_the_catalogue_is_padded(line: Path) -> None:
+def test_a_depth_beyond_the_catalogue_is_cut_to_it(line: Path) -> None:
     found = rd.extract(line / "data", line / "teacher", line / "deep", kinds=["top_items"], depth=500)
     ids = found.lists["top_items"].ids
-    assert ids.shape == (60, 500)
+    assert ids.shape == (60, 50)  # 50 items
     assert bool((ids[:, 50:] == -1).all())
     rd.distill(
         line / "data", line / "deep", "bpr", [{**RRD, "depth": 400}], line / "deep-student", training=FAST

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recdistill import ops
+from recdistill import config, ops
 from recdistill.artifacts import Manifest, load_arrays, read_manifest
 from recdistill.atomic import size_text
 from recdistill.data.interactions import Interactions
@@ -171,6 +171,12 @@ class TeacherKnowledge:
 
     def require(self, kinds: frozenset[str], method: str) -> None:
         missing = sorted(kinds - self.kinds)
+        fitted = self._fitted_model()
+        if "embeddings" in missing and fitted is not None:
+            raise MissingKnowledgeError(
+                f"{method} reads embeddings, and a teacher of the model {fitted} has none",
+                "use a method that reads lists or scores, or another teacher",
+            )
         if missing:
             raise MissingKnowledgeError(
                 f"{method} reads {', '.join(missing)};"
@@ -181,13 +187,20 @@ class TeacherKnowledge:
     def restrict(self, kinds: frozenset[str]) -> Knowledge:
         return Restricted(self, kinds)
 
+    def _fitted_model(self) -> str | None:
+        """The name of the teacher's model if it is fitted at once: such models have no vectors."""
+        if self.manifest is None:
+            return None
+        of = self.manifest.summary if self.manifest.kind == "knowledge" else self.manifest.options
+        name = dict(of.get("model") or {}).get("name")
+        return name if name in config.names("models") and config.find("models", name).closed_form else None
+
     def _command(self, kinds: list[str], depth: int | None = None) -> str:
         wanted = [kind for kind in kinds if kind != "scores"] or ["embeddings"]
         deep = "" if depth is None else f" --depth {depth}"
         return (
             f"recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep} --out {self.path or 'KNOWLEDGE'}"
             " (what the store holds already is kept)"
-            + ("; ease, itemknn and popularity have none" if "embeddings" in kinds else "")
             + ("; neumf, ease and itemknn score only live: distill --live MODEL" if "scores" in kinds else "")
         )
 

@@ -54,7 +54,10 @@ def recommend(
     Raises:
         DataError: an unknown user and no history; an unknown candidate.
     """
+    if k < 1:
+        raise OptionError(f"recommend.k: expected an integer >= 1, found {k!r}")
     user_ids, item_ids = model.vocabularies()
+    k = min(k, len(item_ids))
     given: Mapping[Any, Sequence[Any]] = history or {}
     if users is None:
         asked = pl.Series(list(given)) if given else user_ids.ids()

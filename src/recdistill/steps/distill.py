@@ -137,6 +137,18 @@ def method_tables(methods: MethodLike | Sequence[MethodLike]) -> list[dict[str, 
     return tables
 
 
+def find_method(name: str) -> type[Any]:
+    """The class of a method.
+
+    Raises:
+        OptionError: no such method; presets are named too.
+    """
+    try:
+        return config.find("distillers", name)
+    except OptionError as error:
+        raise OptionError(error.message, f"{error.hint}; presets: {', '.join(preset_names())}") from None
+
+
 def make_methods(methods: MethodLike | Sequence[MethodLike]) -> list[Distiller]:
     """The distillers that ``methods`` name, in order."""
     made: list[Distiller] = []
@@ -146,7 +158,7 @@ def make_methods(methods: MethodLike | Sequence[MethodLike]) -> list[Distiller]:
         if name.lower().replace("_", "-") in preset_names():
             made.extend(make_methods(name))
             continue
-        built = config.build(config.find("distillers", name), chosen, name)
+        built = config.build(find_method(name), chosen, name)
         assert isinstance(built, Distiller)
         made.append(built)
     return made

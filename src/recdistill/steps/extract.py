@@ -78,6 +78,10 @@ def extract(
         )
     if depth < 1:
         raise OptionError(f"depth must be at least 1; found {depth}")
+    longest = max(opened.num_items, opened.num_users)
+    if depth > longest:
+        shown.note(f"depth {depth:,} is cut to {longest:,}: there are no more items or users to list")
+        depth = longest
     teacher = load(path, device=str(pick_device(device)))
     wanted = _wanted(teacher, kinds)
     inputs = {"data": opened.hash, "model": manifest.hash}
@@ -156,7 +160,11 @@ def _write(
     kept: set[str],
     shown: Progress,
 ) -> None:
-    sizes = {"top_items": data.num_users * depth * 8, "top_users": data.num_items * depth * 8}
+    widths = {"top_items": min(depth, data.num_items), "top_users": min(depth, data.num_users)}
+    sizes = {
+        "top_items": data.num_users * widths["top_items"] * 8,
+        "top_users": data.num_items * widths["top_users"] * 8,
+    }
     expected = sum(size for kind, size in sizes.items() if kind in kinds - kept)
     shown.note(f"extracting {', '.join(sorted(kinds - kept))}: about {size_text(expected)} of lists")
     state = teacher.frozen()
@@ -172,9 +180,13 @@ def _write(
             elif kind == "observed_scores":
                 save_arrays(target, {"scores": observed_scores(state, train)})
             elif kind == "top_items":
-                _save_lists(target, *top_items(state, torch.arange(data.num_users), depth, exclude=[train]))
+                _save_lists(
+                    target, *top_items(state, torch.arange(data.num_users), widths[kind], exclude=[train])
+                )
             elif kind == "top_users":
-                _save_lists(target, *top_users(state, torch.arange(data.num_items), depth, exclude=train))
+                _save_lists(
+                    target, *top_users(state, torch.arange(data.num_items), widths[kind], exclude=train)
+                )
             else:
                 _write_trajectory(data, teacher, depth, work / "trajectory")
             stage.advance(1)
@@ -190,7 +202,8 @@ def _write_trajectory(data: Data, teacher: Recommender, depth: int, folder: Path
     folder.mkdir()
     for weights in sorted((teacher.path / "trajectory").glob("*.safetensors")):
         load_weights(teacher, weights)
-        ids, scores = top_items(teacher.frozen(), torch.arange(data.num_users), depth, exclude=[data.train])
+        width = min(depth, data.num_items)
+        ids, scores = top_items(teacher.frozen(), torch.arange(data.num_users), width, exclude=[data.train])
         _save_lists(folder / weights.name, ids, scores)
     load_weights(teacher, teacher.path / "weights.safetensors")
 

@@ -37,6 +37,10 @@ def make_model(model: ModelLike) -> Recommender:
         if model.num_users:
             raise OptionError("the model is built already", "pass an unbuilt one, such as BPR(dim=20)")
         return model
+    if isinstance(model, type):
+        raise OptionError(
+            f"expected a model, found the class {model.__name__}", f"call it: {model.__name__}(...)"
+        )
     chosen = {"name": model} if isinstance(model, str) else dict(model)
     if "name" not in chosen:
         raise OptionError("model has no name", f"one of: {', '.join(config.names('models'))}")

@@ -32,7 +32,10 @@ def check_keys(tree: Mapping[str, Any], known: Iterable[str], what: str) -> None
     """
     for key in tree:
         if key not in known:
-            raise OptionError(f"{what}: no table or key '{key}'", did_you_mean(key, known))
+            hint = did_you_mean(key, known)
+            if key == "training":
+                hint = "each model has its own: student.training, teacher.training, alone.training"
+            raise OptionError(f"{what}: no table or key '{key}'", hint)
 
 
 def table_of(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -62,7 +65,8 @@ def tables_of(tree: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) -> None:
-    """Refuse an option that the step behind ``[data]``, ``[extract]``, ``[evaluate]`` or ``[report]`` lacks.
+    """Refuse an option that the step behind ``[data]``, ``[extract]``, ``[evaluate]`` or ``[report]`` lacks, and a
+    value that it would refuse.
 
     Args:
         name: the table.
@@ -70,7 +74,7 @@ def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) ->
         also: keys that are allowed beside the step's options.
 
     Raises:
-        OptionError: names the nearest option.
+        OptionError: names the nearest option, or the values allowed.
     """
     allowed = [p for p in inspect.signature(_STEPS[name]).parameters if p not in _HANDED]
     allowed += ["source"] if name == "data" else []
@@ -78,6 +82,7 @@ def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) ->
     for key in table:
         if key not in allowed:
             raise OptionError(f"{name}.{key}: unknown option", did_you_mean(key, allowed))
+    config.check_given(_STEPS[name], {k: v for k, v in table.items() if k not in also}, name)
 
 
 def check_source(table: Mapping[str, Any], what: str) -> None:

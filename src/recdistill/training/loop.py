@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from recdistill.config import validated
@@ -20,10 +20,13 @@ from recdistill.distillers.base import Objective
 from recdistill.errors import DataError, RecdistillError
 from recdistill.models.base import Batch, Recommender
 from recdistill.progress import Progress, Silent, Stage
+from recdistill.signatures import did_you_mean
 from recdistill.training.checkpoint import Checkpoint
 from recdistill.training.group import Group
 from recdistill.training.optimisers import Optimiser, OptimiserName, make_optimiser
 from recdistill.training.trajectory import Trajectory
+
+_METRICS = ("ndcg", "recall", "mrr", "hit", "precision")
 
 Validator = Callable[[Recommender], float]
 
@@ -32,6 +35,15 @@ class TrainingDiverged(RecdistillError):
     """A loss that is not finite."""
 
     kind = "options"
+
+
+def _metric(text: str) -> str:
+    name, at, cut = text.partition("@")
+    if name in _METRICS and at and cut.isdecimal() and int(cut) > 0:
+        return text
+    near = did_you_mean(name, _METRICS)
+    meant = f"; {near[:-1]}@{cut if cut.isdecimal() else 10}?" if near else ""
+    raise ValueError(f"expected {', '.join(_METRICS)} with @k, such as ndcg@10{meant}")
 
 
 class TrainingOptions:
@@ -70,9 +82,7 @@ class TrainingOptions:
         epsilon: Annotated[float, Field(gt=0)] = 5e-12,
         patience: Annotated[int, Field(ge=1)] = 20,
         validate_every: Annotated[int, Field(ge=1)] = 1,
-        validate_metric: Annotated[
-            str, Field(pattern=r"^(ndcg|recall|mrr|hit|precision)@[1-9]\d*$")
-        ] = "ndcg@10",
+        validate_metric: Annotated[str, AfterValidator(_metric)] = "ndcg@10",
         validate_negatives: Annotated[int, Field(ge=1)] | None = None,
         precision: Literal["float32", "bf16"] = "float32",
         trajectory: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (),
