@@ -311,3 +311,40 @@ def test_a_mistake_in_a_run_file_stops_before_the_first_step(
     with pytest.raises(OptionError, match=message):
         rd.run(file, tmp_path / "out", overrides=changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_without_vectors_is_named(line: Path) -> None:
+    rd.train(line / "data", "itemknn", line / "itemknn")
+    rd.extract(line / "data", line / "itemknn", line / "itemknn-lists", depth=20)
+    for teacher in ("itemknn", "itemknn-lists"):
+        with pytest.raises(
+            MissingKnowledgeError, match="de reads embeddings, and a teacher of the model itemknn"
+        ):
+            rd.distill(line / "data", line / teacher, "bpr", [DE], line / "never", training=FAST)
+
+
+def test_values_of_a_run_file_are_checked_before_its_first_step(line: Path, tmp_path: Path) -> None:
+    for table, value, message in (
+        ("evaluate", {"k": [0]}, r"evaluate\.k: expected"),
+        ("extract", {"depth": "deep"}, r"extract\.depth: expected"),
+        ("data", {"min_rating": "high"}, r"data\.min_rating: expected"),
+    ):
+        tree: dict[str, Any] = {"data": {"source": str(line / "log.csv")}}
+        tree[table] = {**tree.get(table, {}), **value}
+        with pytest.raises(OptionError, match=message):
+            rd.run(tree, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_metric_is_answered_with_the_nearest(line: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"expected ndcg, .* with @k.*did you mean ndcg@10\?.*found 'ndgc@10'"
+    ):
+        rd.train(line / "data", "bpr", line / "never", training={**FAST, "validate_metric": "ndgc@10"})
+
+
+def test_a_class_and_a_list_of_no_length_are_refused(line: Path) -> None:
+    with pytest.raises(OptionError, match=r"found the class BPR; call it: BPR\(\.\.\.\)"):
+        rd.train(line / "data", rd.models.BPR, line / "never", training=FAST)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(OptionError, match=r"recommend\.k: expected an integer >= 1, found -1"):
+        rd.load(line / "teacher").recommend(["u1"], k=-1)
