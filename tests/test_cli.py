@@ -55,6 +55,10 @@ def test_command_by_command(recdistill: Any, log: Path, tmp_path: Path) -> None:
         recdistill("train", data, "--model", "bpr", "--out", teacher, "--set", "model.dim=8", *FAST)[0] == 0
     )
     assert recdistill("extract", data, teacher, "--out", knowledge, "--depth", 12)[0] == 0
+    code, _, err = recdistill("distill", data, teacher, "--method", "rrd", "--out", tmp_path / "never")
+    assert code == 2
+    assert "is a model; expected knowledge made by extract" in err
+    assert "--live" in err
     alone, student = tmp_path / "alone", tmp_path / "student"
     assert recdistill("train", data, "--out", alone, "--set", "dim=4", *FAST)[0] == 0
     methods = ["--method", "rrd", "--method", "de", "--set", "rrd.num_interesting=3", "--set", "rrd.depth=6"]
