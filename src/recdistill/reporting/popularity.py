@@ -105,9 +105,9 @@ def _paint_popularity(
     if bars is not None:
         _paint_shares(bars, shares)
         axes.tick_params(axis="x", length=0, labelbottom=False)
-    lowest.set_xticks(range(len(groups)), [f"{group.label}\n{group.items:,} items" for group in groups])
+    lowest.set_xticks(range(len(groups)), [f"{group.label}\n{group.items:,}" for group in groups])
     lowest.tick_params(axis="x", length=0, labelcolor=INK, labelsize=10)
-    lowest.set_xlabel("items by popularity in train, least to most", color=INK)
+    lowest.set_xlabel("items by popularity in train, least to most; below, how many", color=INK)
     end_labels(axes, ends, size=10.5)
 
 
