@@ -25,6 +25,10 @@ app = typer.Typer(
 Out = Annotated[
     Path | None, typer.Option("--out", help="Directory to write (default runs/<verb>).", show_default=False)
 ]
+FileOut = Annotated[
+    Path | None,
+    typer.Option("--out", help="Directory to write (default: the file's out).", show_default=False),
+]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Set = Annotated[
@@ -490,7 +494,7 @@ def report(
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="A run file.")],
-    out: Out = None,
+    out: FileOut = None,
     sets: Set = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of every step (default: the file's).", show_default=False)
@@ -523,7 +527,7 @@ def run(
 @app.command()
 def compare(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="A compare file.")],
-    out: Out = None,
+    out: FileOut = None,
     sets: Set = None,
     seed: Annotated[
         int | None, typer.Option(help="The only model seed (default: the file's).", show_default=False)
@@ -564,7 +568,7 @@ def compare(
 @app.command()
 def tune(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="A run file with [space] and [tune].")],
-    out: Out = None,
+    out: FileOut = None,
     sets: Set = None,
     seed: Annotated[
         int | None,
