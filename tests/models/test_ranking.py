@@ -47,7 +47,7 @@ class Biased(EmbeddingState):
         self.item_bias = torch.linspace(-1, 1, len(items))
         self.user_bias = torch.linspace(2, -1, len(users))
 
-    def score_vectors(self) -> ScoreVectors | None:  # type: ignore[override]
+    def score_vectors(self) -> ScoreVectors | None:
         return ScoreVectors(self.users, self.items, self.item_bias, self.user_bias) if self.vectors else None
 
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:

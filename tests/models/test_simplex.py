@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -79,21 +81,24 @@ def test_dropout_acts_in_training_alone_and_once_a_step() -> None:
 def test_negatives_come_from_all_items_or_from_the_unobserved() -> None:
     pairs = tiny_interactions()
     for negatives, observed in (("all", True), ("unobserved", False)):
-        model = built(SimpleX(dim=2, num_negatives=40, negatives=negatives), pairs)  # type: ignore[arg-type]
+        model = built(SimpleX(dim=2, num_negatives=40, negatives=negatives), pairs)
         batches = list(make_batches(model, pairs))
         assert sum(map(len, batches)) == pairs.num_pairs
         hits = [pairs.contains(b.row_users, b.negatives).any() for b in batches if b.negatives is not None]
         assert any(hits) is observed
         again = list(make_batches(model, pairs))
-        assert torch.equal(batches[1].negatives, again[1].negatives)  # type: ignore[arg-type]
+        first, second = batches[1].negatives, again[1].negatives
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first, second)
 
 
 def test_options_change_the_loss() -> None:
     pairs = tiny_interactions()
     batch = batch_of(pairs)
 
-    def loss(**options: object) -> float:
-        model = built(SimpleX(dim=3, **{"dropout": 0.0, **options}), pairs)  # type: ignore[arg-type]
+    def loss(**options: Any) -> float:
+        model = built(SimpleX(dim=3, **{"dropout": 0.0, **options}), pairs)
         torch.manual_seed(0)
         return float(model.loss(model.state(batch), batch).detach())
 
@@ -126,9 +131,9 @@ def test_a_step_never_gathers_a_vector_for_each_negative() -> None:
 
 
 @pytest.mark.parametrize("negatives", ["all", "unobserved"])
-def test_conforms(negatives: str) -> None:
+def test_conforms(negatives: Any) -> None:
     check_model(
-        lambda: SimpleX(dim=3, num_negatives=4, negatives=negatives),  # type: ignore[arg-type]
+        lambda: SimpleX(dim=3, num_negatives=4, negatives=negatives),
         observed_negatives=negatives == "all",
     )
 
