@@ -78,7 +78,7 @@ def test_a_deeper_list_is_derived_and_a_shallow_store_says_what_it_lacks() -> No
     shallow = teacher.top_items(users, 2)
     assert torch.equal(teacher.top_items(users, 5).ids[:, :2], shallow.ids)
     store = TeacherKnowledge(pairs, None, {"top_items": Lists(shallow.ids.int(), shallow.scores)})
-    assert store.kinds == {"top_items"}
+    assert store.kinds == {"top_items", "trajectory"}
     with pytest.raises(
         MissingKnowledgeError, match="to depth 5 are read; the knowledge holds them to depth 2"
     ):
@@ -125,7 +125,7 @@ def test_restricted_knowledge_answers_what_was_declared_and_nothing_else() -> No
 def test_a_model_without_embeddings_is_a_teacher_of_lists() -> None:
     pairs = tiny_interactions()
     teacher = live(built(Popularity(), pairs), pairs)
-    assert teacher.kinds == {"scores", "top_items", "top_users", "observed_scores"}
+    assert teacher.kinds == {"scores", "top_items", "top_users", "observed_scores", "trajectory"}
     with pytest.raises(MissingKnowledgeError, match=r"de reads embeddings; the knowledge holds"):
         teacher.require(frozenset({"embeddings"}), "de")
 

@@ -31,6 +31,28 @@ class Lists(NamedTuple):
         return (self.ids >= 0).sum(dim=1)
 
 
+MEMBER_DEPTH = 100
+"""Columns of a member's lists, unless others are asked for."""
+
+
+class Member(NamedTuple):
+    """One teacher behind a store, with the states that it went through.
+
+    Attributes:
+        name: what it is called.
+        states: the top lists of each state, early to final: ids ``(U, depth)``, int32, best first, padded with
+            −1, train items removed. The last are the store's own lists; without a trajectory they are the only ones.
+        epochs: the epoch of each state, ascending; 0 where a single state has no known epoch.
+        observed_scores: its score of every train pair, in the order of the train CSR, shape ``(P,)``; None where
+            the store has none.
+    """
+
+    name: str
+    states: tuple[Tensor, ...]
+    epochs: tuple[int, ...]
+    observed_scores: Tensor | None
+
+
 class TeacherState(State, Protocol):
     """What a teacher answers within a step: a state, plus its stored lists."""
 
@@ -56,6 +78,13 @@ class Knowledge(TeacherState, Protocol):
 
     def teacher_dim(self) -> int:
         """Length of the teacher's vectors."""
+        ...
+
+    def members(self, depth: int = MEMBER_DEPTH) -> tuple[Member, ...]:
+        """The teachers behind the store: one of a model's store, one a teacher of an ensemble's.
+
+        All states of all members have the same number of columns, at most ``depth``.
+        """
         ...
 
     def require(self, kinds: frozenset[str], method: str) -> None:
@@ -117,6 +146,9 @@ class Restricted:
 
     def observed_scores(self) -> Tensor:
         return self._of("observed_scores").observed_scores()
+
+    def members(self, depth: int = MEMBER_DEPTH) -> tuple[Member, ...]:
+        return self._of("trajectory").members(depth)
 
     def require(self, kinds: frozenset[str], method: str) -> None:
         self._reads.require(kinds, method)

@@ -17,7 +17,8 @@ from recdistill.atomic import size_text
 from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError
-from recdistill.knowledge.base import Knowledge, Lists, Restricted, cut
+from recdistill.knowledge.base import MEMBER_DEPTH, Knowledge, Lists, Member, Restricted, cut
+from recdistill.knowledge.members import stored_members
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.ranking import top_items, top_users
 
@@ -134,6 +135,7 @@ class TeacherKnowledge:
     observed: Tensor | None = None
     path: Path | None = None
     manifest: Manifest | None = None
+    _members: dict[int, tuple[Member, ...]] = field(default_factory=lambda: {}, repr=False)
 
     @property
     def num_users(self) -> int:
@@ -158,6 +160,8 @@ class TeacherKnowledge:
             kinds |= self.frozen.kinds
         if self.can_score:
             kinds |= {*_LISTS, "observed_scores"}
+        if "top_items" in kinds:  # without a stored trajectory, the final lists are the only state
+            kinds.add("trajectory")
         return frozenset(kinds)
 
     @property
@@ -261,6 +265,21 @@ class TeacherKnowledge:
             state = self._frozen("scores" if self.can_score else "observed_scores")
             self.observed = observed_scores(state, self.train)
         return self.observed
+
+    def members(self, depth: int = MEMBER_DEPTH) -> tuple[Member, ...]:
+        depth = min(depth, self.num_items)
+        if depth not in self._members:
+            self._members[depth] = self._read_members(depth)
+        return self._members[depth]
+
+    def _read_members(self, depth: int) -> tuple[Member, ...]:
+        if "top_items" not in self.lists and not self.can_score:
+            self._frozen("top_items")  # says what is missing
+        stored = self.lists.get("top_items")
+        if stored is None or (stored.ids.shape[1] < depth and self.can_score):
+            stored = self.lists["top_items"] = self._derive("top_items", depth)
+        observed = self.observed_scores() if "observed_scores" in self.kinds else None
+        return stored_members(self.path, self.manifest, stored.ids, observed, depth)
 
 
 @torch.no_grad()
