@@ -40,14 +40,14 @@ ROOMS = [
     "distillers",
     "training",
     "evaluation",
-    "search",
+    "searching",
     "presets",
     "reporting",
     "deploy",
     "steps",
 ]
 FRONT = {"cli", "doctor", "terminal", "testing"}
-COMES_WITH = {"llvmlite": "numba", "markupsafe": "jinja2"}
+COMES_WITH = {"llvmlite": "numba", "markupsafe": "jinja2", "ot": "pot"}
 
 
 class Import(NamedTuple):
