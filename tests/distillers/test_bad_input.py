@@ -1,0 +1,125 @@
+"""What every method does with options out of range, poor teachers and small catalogues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from recdistill import config, models
+from recdistill.data.interactions import Interactions
+from recdistill.distillers.base import Distiller, Objective
+from recdistill.errors import MissingKnowledgeError, OptionError
+from recdistill.knowledge.base import Lists
+from recdistill.knowledge.teacher import TeacherKnowledge, live
+from recdistill.models.ranking import top_items, top_users
+from recdistill.signatures import options_of
+from recdistill.testing import CPU, batch_of, built, tiny_interactions
+
+METHODS = config.names("distillers")
+
+
+def make(name: str, **options: Any) -> Distiller:
+    method = config.build(config.find("distillers", name), options, name)
+    assert isinstance(method, Distiller)
+    return method
+
+
+def first_loss(method: Distiller, knowledge: TeacherKnowledge, interactions: Interactions) -> float:
+    student = built(models.BPR(dim=3), interactions)
+    objective = Objective([method], knowledge, base_weight=0.0)
+    objective.setup(student, interactions, 3, torch.Generator().manual_seed(0), CPU)
+    objective.start_epoch(0)
+    batch = batch_of(interactions)
+    (term,) = objective.terms(student, student.state(batch), batch).values()
+    return float(term.detach())
+
+
+def lists_only(interactions: Interactions, depth: int) -> TeacherKnowledge:
+    """A store of top lists of ``depth``, without any scores to derive more from."""
+    state = built(models.BPR(dim=5), interactions, seed=7).frozen()
+    items = top_items(state, torch.arange(interactions.num_users), depth, exclude=[interactions])
+    users = top_users(state, torch.arange(interactions.num_items), depth, exclude=interactions)
+    lists = {"top_items": Lists(items[0].int(), items[1]), "top_users": Lists(users[0].int(), users[1])}
+    return TeacherKnowledge(train=interactions, frozen=None, lists=lists)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_weight_or_temperature_of_zero_is_refused_by_name(method: str) -> None:
+    cls = config.find("distillers", method)
+    refused = [name for name in options_of(cls) if name == "weight" or "temperature" in name]
+    assert "weight" in refused
+    for name in refused:
+        for value in (0.0, -1.0, float("nan")):
+            with pytest.raises(OptionError, match=rf"{method}\.{name}: expected number > 0, found"):
+                config.build(cls, {name: value}, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_counts_below_their_range_are_refused_by_name(method: str) -> None:
+    cls = config.find("distillers", method)
+    counts = [name for name, option in options_of(cls).items() if type(option.default) is int]
+    for name in counts:
+        with pytest.raises(OptionError, match=rf"{method}\.{name}: expected integer >= \d+, found -1"):
+            config.build(cls, {name: -1}, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_defaults_meant_for_catalogues_of_thousands_work_on_fourteen_items(method: str) -> None:
+    interactions = tiny_interactions()
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    assert torch.isfinite(torch.tensor(first_loss(make(method), knowledge, interactions)))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_teacher_whose_scores_are_constant(method: str, value: float) -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    teacher = built(models.BPR(dim=5), interactions, seed=7)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.fill_(value)
+    knowledge = live(teacher, interactions)
+    assert torch.isfinite(torch.tensor(first_loss(make(method), knowledge, interactions)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_store_of_lists_alone_serves_a_method_or_says_what_it_lacks(method: str) -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge, made = lists_only(interactions, 40), make(method)
+    if made.needs <= {"top_items", "top_users", "trajectory"}:
+        assert torch.isfinite(torch.tensor(first_loss(made, knowledge, interactions)))
+        return
+    with pytest.raises(
+        MissingKnowledgeError, match=f"{method} reads .*the knowledge holds top_items"
+    ) as caught:
+        first_loss(made, knowledge, interactions)
+    assert "recdistill extract DATA TEACHER --kinds" in caught.value.hint
+
+
+@pytest.mark.parametrize("method", ["dcd", "ir-rrd"])
+def test_item_side_methods_need_lists_of_users(method: str) -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge = lists_only(interactions, 40)
+    del knowledge.lists["top_users"]
+    with pytest.raises(MissingKnowledgeError, match=f"{method} reads top_users"):
+        first_loss(make(method), knowledge, interactions)
+
+
+def test_lists_that_are_too_short_name_the_depth_there_is_and_the_price_of_more() -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    with pytest.raises(
+        MissingKnowledgeError, match="depth 40 are read; the knowledge holds them to depth 6"
+    ) as caught:
+        first_loss(make("rrd", depth=40), lists_only(interactions, 6), interactions)
+    assert "depth to 6 or less" in caught.value.hint
+    assert "kB of lists" in caught.value.hint
+    assert "--depth 40" in caught.value.hint
+
+
+@pytest.mark.parametrize(("method", "option"), [("unkd", "num_groups"), ("htd", "num_groups")])
+def test_more_groups_than_entities_leave_some_empty(method: str, option: str) -> None:
+    interactions = tiny_interactions()
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    assert torch.isfinite(torch.tensor(first_loss(make(method, **{option: 60}), knowledge, interactions)))
