@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdistill.distillers.layers import at_positions, layer_distances, layer_map, pair_distances
+from recdistill.distillers.layers import layer_distances, layer_map, pair_distances
 from recdistill.ops.transport import cooperative_weights, transport_plan
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -129,14 +129,6 @@ def test_pairs_are_the_diagonal(metric: Any) -> None:
 def test_cosine_by_hand() -> None:
     student, teacher = f64([[[1, 0], [0, 2]]]), f64([[[3, 0], [1, 0]]])
     same(layer_distances(student, teacher, "cosine"), [[(0 + 1) / 2]])
-
-
-def test_only_positions_with_an_item_count() -> None:
-    present = torch.tensor([[False, True, True], [False, False, True]])
-    layers = [torch.arange(12.0).view(2, 3, 2) + 100 * n for n in range(2)]
-    found = at_positions(layers, present)
-    assert found.shape == (2, 3, 2)
-    assert found[0].tolist() == [[2, 3], [4, 5], [10, 11]]
 
 
 @pytest.mark.parametrize(

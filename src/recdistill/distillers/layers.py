@@ -1,7 +1,7 @@
 """Layers of a sequence teacher and of a sequence student side by side: maps between them and distances.
 
-Hidden states are compared at the positions that hold an item; padding is left out before anything is computed. All
-distances are means over positions:
+Hidden states are compared at the P positions that hold an item, ``(layers, P, dim)``; all distances are means over
+them:
 
     kl:      KL(softmax(t) ‖ softmax(s)) over channels, summed over channels; arguments exchanged with ``reverse``
     mse:     (t − s)², mean over channels
@@ -10,7 +10,6 @@ distances are means over positions:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,16 +18,6 @@ from torch.nn import functional as F
 
 Metric = Literal["kl", "mse", "cosine"]
 Scheme = Literal["left", "right", "left-jump", "right-jump", "random"]
-
-
-def at_positions(layers: Sequence[Tensor], present: Tensor) -> Tensor:
-    """The layers' vectors where there is an item, shape ``(N, P, dim)``.
-
-    Args:
-        layers: N hidden states, each ``(B, L, dim)``.
-        present: which positions hold an item, bool, shape ``(B, L)``.
-    """
-    return torch.stack([layer[present] for layer in layers])
 
 
 def layer_distances(student: Tensor, teacher: Tensor, metric: Metric = "kl", reverse: bool = False) -> Tensor:
