@@ -5,6 +5,7 @@ The kernels run on CPU tensors of float32 (or of integers); the twins run otherw
 
 from recdistill.ops.gradients import Gradient, row_slots
 from recdistill.ops.lists import listed
+from recdistill.ops.log_sum_exp import log_sum_exp_blocks, log_sum_exp_except, log_sum_exp_except_reference
 from recdistill.ops.optim import (
     adam_all,
     adam_all_reference,
@@ -38,6 +39,9 @@ __all__ = [
     "draw_unobserved",
     "draw_unobserved_reference",
     "listed",
+    "log_sum_exp_blocks",
+    "log_sum_exp_except",
+    "log_sum_exp_except_reference",
     "plackett_luce",
     "plackett_luce_reference",
     "row_slots",

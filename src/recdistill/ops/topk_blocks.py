@@ -7,8 +7,7 @@ kernels never wait for each other, and no thread spins for work while another ha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from recdistill.errors import DataError
 from recdistill.ops.rows import Rows
+from recdistill.ops.threads import spread, taken
 
 _WIDTH = 8192  # least columns of a tile, where the catalogue has them
 _TILE = 256 * _WIDTH  # scores of a thread's tile: 8 MiB; fewer rows make it wider
@@ -128,11 +128,7 @@ def select(source: Product | Dense, k: int, exclude: Rows | None) -> tuple[Tenso
     def work() -> None:
         buffer = source.buffer(height)
         candidates = np.empty((height, room), np.int64)
-        while starts:
-            try:
-                start = starts.popleft()
-            except IndexError:  # another thread took the last one
-                return
+        while (start := taken(starts)) is not None:
             stop = min(start + height, num_rows)
             sizes, limits = np.zeros(stop - start, np.int64), np.full(stop - start, -np.inf, np.float32)
             own, cursors = indptr[start : stop + 1], indptr[start:stop].copy()
@@ -141,10 +137,7 @@ def select(source: Product | Dense, k: int, exclude: Rows | None) -> tuple[Tenso
                     raise DataError("scores contain NaN", "check that the model's training did not diverge")
             kernels.finish(candidates, sizes, k, scores[start:stop].numpy(), columns[start:stop].numpy())
 
-    if workers == 1:
-        work()
-    else:
-        _spread(work, workers, starts)
+    spread(work, workers, starts)
     return scores, columns
 
 
@@ -157,27 +150,6 @@ def _plan(source: Product | Dense, room: int) -> tuple[int, int]:
     blocks = max(1, -(-num_rows // height))
     blocks = -(-blocks // workers) * workers
     return workers, max(1, -(-num_rows // blocks))
-
-
-def _spread(work: Callable[[], None], workers: int, starts: deque[int]) -> None:
-    """Run `work` on several threads at once; after an error or Ctrl-C each ends with the block it is at."""
-    threads = torch.get_num_threads()
-
-    def alone() -> None:
-        torch.set_num_threads(1)  # holds for this thread, and for threads that start while it runs
-        work()
-
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(alone) for _ in range(workers)]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                starts.clear()
-                raise
-    finally:
-        torch.set_num_threads(threads)  # threads that start later begin with the caller's number again
 
 
 def _arrays(exclude: Rows | None, num_rows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
