@@ -8,6 +8,9 @@ from recdistill.models.itemknn import ItemKNN
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.neumf import NeuMF
 from recdistill.models.popularity import Popularity
+from recdistill.models.sasrec import SASRec
+from recdistill.models.sequence_batches import SequenceBatch
+from recdistill.models.sequential import SequenceModel, SequenceState
 from recdistill.models.simplex import SimpleX
 from recdistill.models.xsimgcl import XSimGCL
 
@@ -21,7 +24,11 @@ __all__ = [
     "NeuMF",
     "Popularity",
     "Recommender",
+    "SASRec",
     "ScoreVectors",
+    "SequenceBatch",
+    "SequenceModel",
+    "SequenceState",
     "SimpleX",
     "State",
     "XSimGCL",

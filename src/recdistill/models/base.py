@@ -219,6 +219,8 @@ class Recommender(nn.Module):
 
     closed_form: ClassVar[bool] = False
     """True for models that :meth:`fit` at once; the loop calls that as its single epoch."""
+    sequential: ClassVar[bool] = False
+    """True for models that read a user's items in order (:class:`~recdistill.models.sequential.SequenceModel`)."""
 
     options: dict[str, Any]
     num_users: int = 0
@@ -250,6 +252,7 @@ class Recommender(nn.Module):
     def fold_in(self, histories: ops.Rows) -> State | None:
         """A state whose users are those of ``histories`` (item rows, one a user, of users never trained on).
 
+        Rows ascend, without repeats; for ``sequential`` models they are in order, the newest last.
         None for a model that has no way of its own; their vectors are then fitted to its item vectors.
         """
         del histories
@@ -258,6 +261,14 @@ class Recommender(nn.Module):
     def state(self, batch: Batch | None = None) -> State:
         """What the model answers for the batch's rows; for all users without a batch."""
         raise NotImplementedError
+
+    def state_of(self, histories: Interactions) -> State:
+        """The state of all users with these events as their histories.
+
+        Only ``sequential`` models read histories that way; others know users by what they were trained on.
+        """
+        del histories
+        return self.state(None)
 
     def loss(self, state: State, batch: Batch) -> Tensor:
         """The model's own loss, a mean over the batch's rows, scalar."""

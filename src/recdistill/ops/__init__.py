@@ -3,6 +3,7 @@
 The kernels run on CPU tensors of float32 (or of integers); the twins run otherwise, on a GPU and in float64.
 """
 
+from recdistill.ops.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_reference
 from recdistill.ops.gradients import Gradient, row_slots
 from recdistill.ops.lists import listed
 from recdistill.ops.log_sum_exp import log_sum_exp_blocks, log_sum_exp_except, log_sum_exp_except_reference
@@ -53,6 +54,8 @@ __all__ = [
     "sample_weighted_reference",
     "scores_at",
     "scores_at_reference",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_reference",
     "top_k",
     "top_k_dense",
     "top_k_dense_reference",

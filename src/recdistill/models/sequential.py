@@ -1,0 +1,350 @@
+"""What the sequence models share: item tables, windows, losses, and states of whole histories.
+
+A subclass makes its layers in :meth:`SequenceModel.build_layers` and runs them in :meth:`SequenceModel.encode`, from
+the items of some windows to one vector an item; the score of an item is its product with the output table (plus a
+bias).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recdistill import ops
+from recdistill.data.interactions import Interactions
+from recdistill.data.sequences import Samples
+from recdistill.models.base import Batch, Recommender, ScoreVectors, State, rows_of
+from recdistill.models.bpr import normal
+from recdistill.models.sequence_batches import (
+    Places,
+    SequenceBatch,
+    SharedNegatives,
+    history_windows,
+    sequence_batches,
+)
+from recdistill.models.sequence_losses import bce, gbce, sampled_softmax
+
+Head = Literal["tied", "untied"]
+LossName = Literal["softmax", "sampled-softmax", "bce", "gbce"]
+
+_CELLS = 1 << 15
+"""Places of a block of histories, padding among them."""
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of N items.
+
+    Attributes:
+        embeddings: what enters the first layer, shape ``(N, dim)``.
+        hidden_states: what each layer leaves, shape ``(N, dim)`` each.
+        outputs: what is multiplied with the output table, shape ``(N, dim)``.
+    """
+
+    embeddings: Tensor
+    hidden_states: tuple[Tensor, ...]
+    outputs: Tensor
+
+
+class SequenceState:
+    """What a sequence model answers.
+
+    Users are read at the end of their history: their vector is the output at their newest item. With a batch, what
+    is read item by item (:attr:`embeddings`, :attr:`hidden_states`, :meth:`logits`) covers the items of the batch's
+    windows, N rows without padding, and is computed once. Vectors of users outside the batch are computed when they
+    are asked for; all users' are kept where there is no gradient.
+
+    Args:
+        model: the tables and layers.
+        histories: the users' events.
+        batch: users and windows that several losses will read.
+
+    Attributes:
+        batch: the windows; None for a state of all users.
+    """
+
+    kinds: frozenset[str] = frozenset({"scores", "embeddings", "hidden_states"})
+
+    def __init__(self, model: SequenceModel, histories: Interactions, batch: SequenceBatch | None) -> None:
+        self._model, self._histories, self.batch = model, histories, batch
+        self.num_users, self.num_items = histories.num_users, model.num_items
+        self.score_scale = 1.0
+
+    # item by item, over the batch's windows
+
+    @property
+    def places(self) -> Places:
+        """Where the N items of the batch's windows lie; ``places.mask`` is the padding mask, True at items."""
+        assert self.batch is not None, "a state of all users has no windows: pass a batch"
+        return self.batch.places
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        return self._model.encode(self.places)
+
+    @property
+    def embeddings(self) -> Tensor:
+        """What enters the first layer, shape ``(N, dim)``."""
+        return self.encoded.embeddings
+
+    @property
+    def hidden_states(self) -> tuple[Tensor, ...]:
+        """What each layer leaves, first to last, shape ``(N, dim)`` each."""
+        return self.encoded.hidden_states
+
+    def logits(self, at: Tensor | None = None, items: Tensor | None = None) -> Tensor:
+        """Scores of items as the next one.
+
+        Args:
+            at: rows among the N, shape ``(n,)``, int64; all by default.
+            items: shape ``(n, m)``, int64, −1 scores 0; the whole catalogue by default (n × I numbers).
+        """
+        outputs = self.encoded.outputs if at is None else self.encoded.outputs[at]
+        return self._model.product(outputs, items)
+
+    # user by user, at the end of the history
+
+    @cached_property
+    def _of_batch(self) -> Tensor:
+        assert self.batch is not None
+        return self.places.at_end(self.encoded.outputs)[self.batch.newest]
+
+    @cached_property
+    @torch.no_grad()
+    def _of_all(self) -> Tensor:
+        everyone = torch.arange(self.num_users)
+        return self._model.vectors_of(self._histories, everyone).detach()
+
+    def _vectors(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """A table of vectors, and the row of each user in it."""
+        if self.batch is not None:
+            known = self.batch.users
+            place = torch.searchsorted(known, users).clamp(max=len(known) - 1)
+            if bool((known[place] == users).all()):
+                return self._of_batch, place
+        elif not torch.is_grad_enabled():
+            return self._of_all, users
+        unique, place = ops.unique_inverse(users, self.num_users)
+        return self._model.vectors_of(self._histories, unique.cpu()), place
+
+    def user_embeddings(self, users: Tensor) -> Tensor:
+        table, place = self._vectors(users)
+        return table[place]
+
+    def item_embeddings(self, items: Tensor) -> Tensor:
+        return rows_of(self._model.output_table, items)
+
+    def score_vectors(self) -> ScoreVectors | None:
+        """All users' vectors and the output table; None for a batch, which has vectors of its users alone."""
+        if self.batch is not None:
+            return None
+        return ScoreVectors(self._of_all, self._model.output_table, self._model.output_bias)
+
+    def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
+        table, place = self._vectors(users)
+        if items is None:
+            return self._model.product(table[place], None)
+        return self._model.product(table, items, place)
+
+
+class SequenceModel(Recommender, ABC):
+    """Base of the models that read a user's history in order.
+
+    Args:
+        dim: length of an item's vector and of every layer's output.
+        max_length: items of a history that are read, the newest.
+        samples: how histories become training windows.
+        head: ``tied`` scores with the table that items enter by, ``untied`` with another and a bias.
+        loss: of training.
+        num_negatives: a row, or a step where they are shared (``sampled-softmax``).
+        popularity: exponent of an item's count in the chance to be drawn, for ``sampled-softmax``.
+        calibration: t of gBCE.
+        init_std: standard deviation of the initial tables.
+    """
+
+    sequential: ClassVar[bool] = True
+    own_output_table: nn.Parameter | None
+    output_bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        max_length: int,
+        samples: Samples = "shift-all",
+        head: Head = "tied",
+        loss: LossName = "softmax",
+        num_negatives: int = 1,
+        popularity: float = 0.0,
+        calibration: float = 0.75,
+        init_std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.dim, self.max_length, self.samples, self.head = dim, max_length, samples, head
+        self.loss_name, self.popularity, self.calibration = loss, popularity, calibration
+        self.init_std = init_std
+        self._negatives = num_negatives
+
+    @abstractmethod
+    def build_layers(self, generator: torch.Generator) -> None:
+        """Make the parameters beside the tables, drawn from ``generator``."""
+
+    @abstractmethod
+    def encode(self, places: Places) -> Encoded:
+        """Run the layers over the items of some windows (at most ``max_length`` each, possibly none at all)."""
+
+    def build(self, interactions: Interactions, generator: torch.Generator) -> None:
+        self.num_users, self.num_items = interactions.num_users, interactions.num_items
+        self.histories = interactions
+        self.item_table = nn.Parameter(normal(self.num_items, self.dim, self.init_std, generator))
+        self.own_output_table = self.output_bias = None
+        if self.head == "untied":
+            self.own_output_table = nn.Parameter(normal(self.num_items, self.dim, self.init_std, generator))
+            self.output_bias = nn.Parameter(torch.zeros(self.num_items))
+        self.build_layers(generator)
+
+    @property
+    def output_table(self) -> Tensor:
+        """The table that scores, shape ``(I, dim)``."""
+        return self.item_table if self.own_output_table is None else self.own_output_table
+
+    def attach(self, users: Any, items: Any, train_pairs: Interactions) -> None:
+        super().attach(users, items, train_pairs)
+        self.histories = train_pairs
+
+    # states
+
+    def state(self, batch: Batch | None = None) -> SequenceState:
+        if batch is not None and not isinstance(batch, SequenceBatch):
+            batch = self._windows_of(batch)
+        if (
+            batch is not None and batch.sequences.shape[1] > self.max_length
+        ):  # made for a model that reads more
+            sequences, targets = (part[:, -self.max_length :] for part in (batch.sequences, batch.targets))
+            batch = replace(batch, sequences=sequences, targets=targets)
+        return SequenceState(self, self.histories, batch)
+
+    def _windows_of(self, batch: Batch) -> SequenceBatch:
+        """The windows of a batch of pairs: the newest of its users' train items."""
+        sequences = history_windows(self.histories, batch.users.cpu(), self.max_length).to(batch.users.device)
+        targets = torch.full_like(sequences, -1)
+        targets[:, :-1] = torch.where(sequences[:, :-1] >= 0, sequences[:, 1:], -1)
+        return SequenceBatch(
+            **{
+                name: getattr(batch, name) for name in ("users", "row", "positives", "negatives", "num_items")
+            },
+            sequences=sequences,
+            targets=targets,
+            newest=torch.arange(len(batch.users), device=batch.users.device),
+        )
+
+    def state_of(self, histories: Interactions) -> SequenceState:
+        return SequenceState(self, histories, None)
+
+    def fold_in(self, histories: ops.Rows) -> SequenceState:
+        owners = torch.repeat_interleave(torch.arange(len(histories.indptr) - 1), histories.indptr.diff())
+        order = torch.arange(len(owners))
+        count = len(histories.indptr) - 1
+        return self.state_of(
+            Interactions.from_events(owners, histories.items, count, self.num_items, positions=order)
+        )
+
+    def vectors_of(self, histories: Interactions, users: Tensor) -> Tensor:
+        """Outputs at the newest item of each of ``users``, shape ``(b, dim)``, in blocks; 0 without a history."""
+        device = self.item_table.device
+        users = users.long()
+        counts = histories.event_indptr[users + 1] - histories.event_indptr[users]
+        lengths, order = counts.clamp(max=self.max_length).sort(descending=True, stable=True)
+        parts: list[Tensor] = []
+        start, end = 0, int((lengths > 0).sum())
+        while start < end:  # users of similar length together: little padding
+            rows = min(max(1, _CELLS // int(lengths[start])), end - start)
+            chosen = users[order[start : start + rows]]
+            places = Places(history_windows(histories, chosen, self.max_length).to(device))
+            parts.append(places.at_end(self.encode(places).outputs))
+            start += rows
+        parts.append(self.item_table.new_zeros(len(users) - end, self.dim))
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        return torch.cat(parts)[back.to(device)]
+
+    def product(self, outputs: Tensor, items: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        """Scores of items (n, m) for rows of ``outputs``, −1 scores 0; of the whole catalogue without items."""
+        table, bias = self.output_table, self.output_bias
+        if items is None:
+            scores = outputs @ table.T
+            return scores if bias is None else scores + bias
+        rows = torch.arange(len(outputs), device=outputs.device) if rows is None else rows
+        scores = ops.scores_at(outputs, table, rows, items)
+        if bias is None:
+            return scores
+        return scores + torch.where(items >= 0, bias[items.clamp(min=0)], 0)
+
+    # training
+
+    def batches(
+        self, interactions: Interactions, batch_size: int, generator: torch.Generator
+    ) -> Iterator[SequenceBatch]:
+        draw = _Draw(self, interactions, generator) if self.loss_name != "softmax" else None
+        return sequence_batches(interactions, self.max_length, self.samples, batch_size, generator, draw)
+
+    def num_negatives(self) -> int:
+        return 0 if self.loss_name == "softmax" else self._negatives
+
+    def loss(self, state: State, batch: Batch) -> Tensor:
+        assert isinstance(state, SequenceState)
+        windows = state.batch
+        assert windows is not None
+        at = (windows.next_items >= 0).nonzero().squeeze(1)
+        outputs, positives = state.encoded.outputs.index_select(0, at), windows.next_items[at]
+        if not len(at):
+            return state.encoded.outputs.sum() * 0.0
+        if self.loss_name == "softmax":
+            return ops.softmax_cross_entropy(outputs, self.output_table, positives, self.output_bias)
+        liked = self.product(outputs, positives[:, None])[:, 0]
+        if windows.shared is not None:
+            ids, log_chances = windows.shared
+            scores = outputs @ rows_of(self.output_table, ids).T
+            if self.output_bias is not None:
+                scores = scores + self.output_bias[ids]
+            return sampled_softmax(liked, scores, log_chances, positives[:, None] == ids)
+        assert windows.negatives is not None
+        scores = self.product(outputs, windows.negatives)
+        if self.loss_name == "bce":
+            return bce(liked, scores, windows.negatives >= 0)
+        return gbce(liked, scores, self.num_items, self.calibration)
+
+
+class _Draw:
+    """Negatives as the loss wants them: unobserved (BCE), any item (gBCE), shared by popularity (sampled softmax)."""
+
+    def __init__(self, model: SequenceModel, interactions: Interactions, generator: torch.Generator) -> None:
+        self._loss, self._count = model.loss_name, model.num_negatives()
+        self._interactions, self._generator = interactions, generator
+        if self._loss == "sampled-softmax":
+            weights = interactions.item_counts.double().clamp(min=1) ** model.popularity
+            self._mass = weights.cumsum(0)
+            self._log_chances = (weights / weights.sum()).log().float()
+
+    def __call__(self, users: Tensor, positives: Tensor) -> Tensor | SharedNegatives:
+        if self._loss == "bce":
+            return self._interactions.sample_unobserved(users, self._count, self._generator)
+        if self._loss == "gbce":
+            shape = (len(positives), self._count)
+            return torch.randint(self._interactions.num_items, shape, generator=self._generator)
+        drawn = torch.rand(self._count, dtype=torch.float64, generator=self._generator) * self._mass[-1]
+        ids = torch.searchsorted(self._mass, drawn, right=True).clamp(max=len(self._mass) - 1)
+        return SharedNegatives(ids, self._log_chances[ids])
+
+
+def linear(inputs: int, outputs: int, std: float, generator: torch.Generator, bias: bool = True) -> nn.Linear:
+    """A linear layer whose weights are drawn from N(0, std²), its bias 0."""
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    layer.weight = nn.Parameter(normal(outputs, inputs, std, generator))
+    if bias:
+        layer.bias = nn.Parameter(torch.zeros(outputs))
+    return layer

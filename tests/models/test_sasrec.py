@@ -1,0 +1,105 @@
+"""SASRec: the equation by hand and the conformance kit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recdistill.distillers.rrd import RRD
+from recdistill.errors import DataError, OptionError
+from recdistill.models.sasrec import SASRec
+from recdistill.models.sequence_batches import Places
+from recdistill.testing import built, check_distiller, check_sequence_model, tiny_interactions, tiny_sequences
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"norm": "post", "activation": "gelu", "heads": 2},
+    {"norm": "paper", "inner": 7, "positions": "start"},
+    {"head": "untied"},
+    {"samples": "windows", "max_length": 5},
+    {"samples": "prefix", "max_length": 6},
+    {"loss": "bce"},
+    {"loss": "gbce", "num_negatives": 3, "head": "untied"},
+    {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
+    {"dropout": 0.5, "blocks": 1},
+]
+
+
+def model_of(**options: Any) -> SASRec:
+    chosen: dict[str, Any] = {"dim": 4, "max_length": 8, **options}
+    return SASRec(**chosen)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_conforms(options: dict[str, Any]) -> None:
+    check_sequence_model(lambda: model_of(**options))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post", "paper"])
+def test_the_equation_by_hand(norm: Any) -> None:
+    model = built(model_of(norm=norm, blocks=1, heads=1, dropout=0.0), tiny_sequences(), scale=5.0).eval()
+    assert isinstance(model, SASRec)
+    block: Any = model.blocks[0]
+    items = torch.tensor([3, 1, 3])
+    x = 2.0 * model.item_table[items] + model.position_table[[2, 1, 0]]  # √4 = 2
+    first, second = block.norm_attention, block.norm_forward
+
+    def attention(queries: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        keys, values = block.keys_values(others).split(4, dim=1)
+        scores = block.queries(queries) @ keys.T / 2.0
+        future = torch.ones(3, 3).triu(1).bool()
+        return block.mix(scores.masked_fill(future, -torch.inf).softmax(dim=1) @ values)
+
+    def forward(inner: torch.Tensor) -> torch.Tensor:
+        return block.second(F.relu(block.first(inner)))
+
+    if norm == "pre":
+        x = x + attention(first(x), first(x))
+        x = model.last_norm(x + forward(second(x)))
+    elif norm == "post":
+        x = first(x + attention(x, x))
+        x = second(x + forward(x))
+    else:
+        x = second(first(x) + attention(first(x), x))
+        x = model.last_norm(x + forward(x))
+    found = model.encode(Places(items[None])).outputs
+    torch.testing.assert_close(found, x)
+
+
+def test_every_option_changes_something() -> None:
+    interactions = tiny_sequences()
+
+    def losses(**options: Any) -> list[float]:
+        torch.manual_seed(0)
+        model = built(model_of(**options), interactions, scale=4.0).train()
+        batches = model.batches(interactions, 1000, torch.Generator().manual_seed(1))
+        return [float(model.loss(model.state(batch), batch).detach()) for batch in batches]
+
+    default = losses()
+    for options in [*OPTIONS[1:], {"dim": 6}, {"max_length": 7}, {"init_std": 0.03}, {"dropout": 0.1}]:
+        assert losses(**options) != default, options
+    gbce = {"loss": "gbce", "num_negatives": 3}
+    assert losses(**gbce, calibration=0.1) != losses(**gbce)
+    sampled = {"loss": "sampled-softmax", "num_negatives": 5}
+    assert losses(**sampled, popularity=1.0) != losses(**sampled)
+
+
+def test_heads_must_divide_dim() -> None:
+    with pytest.raises(OptionError, match="multiple of heads"):
+        SASRec(dim=5, heads=2)
+
+
+def test_an_order_is_needed() -> None:
+    interactions = tiny_interactions()
+    model = built(model_of(), interactions)
+    with pytest.raises(DataError, match="neither a time nor a position"):
+        next(model.batches(interactions, 4, torch.Generator()))
+
+
+def test_methods_read_a_student_that_is_a_sequence_model() -> None:
+    check_distiller(
+        lambda: RRD(num_interesting=3, depth=8, weight=1.0), student=lambda: model_of(dropout=0.0)
+    )
