@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from recdistill.errors import OptionError
 from recdistill.models.architecture import OPERATIONS, SPACES, Architecture
-from recdistill.models.cells import Cell, Convolution, MaskedBatchNorm, make_operation, taps
+from recdistill.models.cells import BatchNorm, Cell, Convolution, Neighbours, Reads, make_operation
+from recdistill.models.sequence_batches import Places
 
 GENERATOR = torch.Generator().manual_seed(0)
 EVERY = Architecture(
@@ -18,8 +19,19 @@ EVERY = Architecture(
 )
 
 
-def sequence(values: list[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)[None, :, None]
+def places(*lengths: int, padding: int = 0) -> Places:
+    """Windows of so many items each."""
+    width = max(lengths) + padding
+    return Places(torch.where(torch.arange(width) >= width - torch.tensor(lengths)[:, None], 0, -1))
+
+
+def reads(*windows: list[float]) -> Reads:
+    x = torch.tensor([value for window in windows for value in window], dtype=torch.float64)[:, None]
+    return Reads(x, Neighbours(places(*(len(window) for window in windows))))
+
+
+def run(cell: Cell, x: Tensor, *lengths: int, padding: int = 0) -> Tensor:
+    return cell(x, Neighbours(places(*lengths, padding=padding)))
 
 
 def convolved(name: str, values: list[float]) -> list[float]:
@@ -29,8 +41,8 @@ def convolved(name: str, values: list[float]) -> list[float]:
     with torch.no_grad():
         convolution.matrix.copy_(torch.tensor([1, 10, 100])[:, None])
         convolution.bias.zero_()
-        convolution.norm.variance.fill_(1 - MaskedBatchNorm.epsilon)
-    return convolution.double().eval()(sequence(values), None).flatten().tolist()
+        convolution.norm.variance.fill_(1 - BatchNorm.epsilon)
+    return convolution.double().eval()(reads(values)).flatten().tolist()
 
 
 def test_convolutions_by_hand() -> None:
@@ -39,13 +51,11 @@ def test_convolutions_by_hand() -> None:
 
 
 def test_pools_by_hand() -> None:
-    x = sequence([1, 3, 0, 2, 1])
+    x = reads([1, 3, 0, 2, 1])
     found = {
         name: make_operation(name, 1, GENERATOR) for name in ("max3", "aroundmax3", "avg3", "aroundavg3")
     }
-    values = {
-        name: module(x, None).flatten().tolist() for name, module in found.items() if module is not None
-    }
+    values = {name: module(x).flatten().tolist() for name, module in found.items() if module is not None}
     assert values["max3"] == [1, 3, 3, 3, 2]
     assert values["aroundmax3"] == [3, 3, 3, 2, 2]
     assert values["avg3"] == pytest.approx([1 / 3, 4 / 3, 4 / 3, 5 / 3, 1])
@@ -56,9 +66,9 @@ def test_a_cell_by_hand() -> None:
     """All skip, N = 2: u = ½ x + ½ 2x = (1.5, 3, 4.5)."""
     cell = Cell(Architecture.parse("skip; skip, skip"), 3, GENERATOR).double()
     nn.init.zeros_(cell.mix.attention)
-    found = cell(torch.tensor([[[1.0, 2.0, 3.0]]], dtype=torch.float64), None)
+    found = run(cell, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64), 1)
     torch.testing.assert_close(
-        found[0, 0], torch.tensor([1, 2, 4.22474487], dtype=torch.float64), atol=1e-6, rtol=0
+        found[0], torch.tensor([1, 2, 4.22474487], dtype=torch.float64), atol=1e-6, rtol=0
     )
 
 
@@ -76,7 +86,7 @@ def test_sizes(dim: int) -> None:
 def filled(cell: Cell) -> Cell:
     """``cell`` whose normalisation has statistics of its own."""
     for module in cell.modules():
-        if isinstance(module, MaskedBatchNorm):
+        if isinstance(module, BatchNorm):
             module.mean.normal_(generator=GENERATOR)
             module.variance.uniform_(0.5, 2, generator=GENERATOR)
             nn.init.normal_(module.shift, generator=GENERATOR)
@@ -85,59 +95,50 @@ def filled(cell: Cell) -> Cell:
 
 def test_the_future_changes_nothing_before_it() -> None:
     cell = filled(Cell(EVERY, 4, GENERATOR)).double().eval()
-    x = torch.randn(2, 30, 4, dtype=torch.float64, generator=GENERATOR)
+    x = torch.randn(60, 4, dtype=torch.float64, generator=GENERATOR)
+    before = run(cell, x, 30, 30).view(2, 30, 4)
     for at in (0, 7, 29):
-        changed = x.clone()
+        changed = x.view(2, 30, 4).clone()
         changed[:, at:] = torch.randn(2, 30 - at, 4, dtype=torch.float64, generator=GENERATOR)
-        assert torch.equal(cell(x, None)[:, :at], cell(changed, None)[:, :at])
+        found = run(cell, changed.flatten(0, 1), 30, 30).view(2, 30, 4)
+        assert torch.equal(before[:, :at], found[:, :at])
 
 
 def test_the_released_operations_look_ahead() -> None:
-    x = torch.randn(1, 9, 4, generator=GENERATOR)
+    x = torch.randn(9, 4, generator=GENERATOR)
     changed = x.clone()
-    changed[:, 5] += 5.0
+    changed[5] += 5.0
     for name in SPACES["released"]:
         module = make_operation(name, 4, GENERATOR)
         if module is None:
             continue
-        before = torch.equal(module.eval()(x, None)[:, :5], module(changed, None)[:, :5])
-        assert before == OPERATIONS[name].causal, name
+        first, second = (module.eval()(Reads(each, Neighbours(places(9))))[:5] for each in (x, changed))
+        assert torch.equal(first, second) == OPERATIONS[name].causal, name
     assert not Architecture.parse("around3").causal
     assert EVERY.causal
     assert all(OPERATIONS[name].causal for name in SPACES["causal"])
 
 
+@pytest.mark.parametrize("architecture", [EVERY, Architecture.parse("around3d2; aroundmax3, aroundavg3")])
 @pytest.mark.parametrize("training", [False, True])
-def test_left_padding_changes_nothing(training: bool) -> None:
-    torch.manual_seed(0)
-    cell = filled(Cell(EVERY, 4, GENERATOR)).double().train(training)
-    x = torch.randn(3, 12, 4, dtype=torch.float64, generator=GENERATOR)
-    lengths = torch.tensor([12, 5, 1])
-    present = torch.arange(12) >= 12 - lengths[:, None]
-    found = cell(x, present)[present]
-    padded = torch.cat([torch.randn(3, 6, 4, dtype=torch.float64, generator=GENERATOR), x], dim=1)
-    longer = torch.cat([torch.zeros(3, 6, dtype=torch.bool), present], dim=1)
-    torch.testing.assert_close(cell(padded, longer)[longer], found)
+def test_padding_and_neighbours_change_nothing(training: bool, architecture: Architecture) -> None:
+    cell = filled(Cell(architecture, 4, GENERATOR)).double()
+    x = torch.randn(18, 4, dtype=torch.float64, generator=GENERATOR)
+    cell.train(training)
+    found = run(cell, x, 12, 5, 1)
+    torch.testing.assert_close(run(cell, x, 12, 5, 1, padding=6), found)
+    again = run(cell, torch.cat([x[17:], x[:17]]), 1, 12, 5)  # training: the same rows in another order
+    torch.testing.assert_close(torch.cat([again[1:], again[:1]]), found)
     if not training:
-        alone = cell(x[2:, -1:], None)
-        torch.testing.assert_close(alone[0, 0], found[-1])
+        torch.testing.assert_close(run(cell, x[12:17], 5), found[12:17])
 
 
-def test_batch_norm_is_that_of_the_positions_that_are_there() -> None:
-    own, theirs = MaskedBatchNorm(4).double(), nn.BatchNorm1d(4).double()
-    x = 3 * torch.randn(5, 6, 4, dtype=torch.float64, generator=GENERATOR) + 1
-    present = torch.rand(5, 6, generator=GENERATOR) < 0.6
-    for _ in range(2):
-        torch.testing.assert_close(own(x, present)[present], theirs(x[present]))
-    mean, variance = theirs.running_mean, theirs.running_var
-    assert mean is not None
-    assert variance is not None
-    torch.testing.assert_close(own.mean, mean)
-    torch.testing.assert_close(own.variance, variance)
-    torch.testing.assert_close(own(x, None).flatten(0, 1), theirs(x.flatten(0, 1)))
-    single = torch.zeros(5, 6, dtype=torch.bool)
-    single[0, 0] = True
-    assert bool(torch.isfinite(own(x, single)).all())
+def test_a_single_row_takes_running_statistics() -> None:
+    norm = BatchNorm(4)
+    norm.mean.fill_(2.0)
+    found = norm.train()(torch.full((1, 4), 3.0))
+    torch.testing.assert_close(found, torch.ones(1, 4), atol=1e-4, rtol=0)
+    assert norm(torch.zeros(0, 4)).shape == (0, 4)
 
 
 def test_eval_is_the_convolution_followed_by_its_normalisation() -> None:
@@ -147,6 +148,7 @@ def test_eval_is_the_convolution_followed_by_its_normalisation() -> None:
     module.norm.mean.normal_(generator=GENERATOR)
     module.norm.variance.uniform_(0.5, 2, generator=GENERATOR)
     x = torch.randn(2, 9, 4, dtype=torch.float64, generator=GENERATOR)
+    read = Reads(x.flatten(0, 1), Neighbours(places(9, 9)))
     plain = nn.functional.conv1d(
         nn.functional.pad(x.transpose(1, 2), (8, 0)),
         module.matrix.view(5, 4, 4).permute(2, 1, 0),
@@ -155,35 +157,35 @@ def test_eval_is_the_convolution_followed_by_its_normalisation() -> None:
     )
     norm = module.norm
     expected = nn.functional.batch_norm(
-        plain, norm.mean, norm.variance, norm.scale, norm.shift, eps=MaskedBatchNorm.epsilon
+        plain, norm.mean, norm.variance, norm.scale, norm.shift, eps=BatchNorm.epsilon
     )
-    torch.testing.assert_close(module.eval()(x, None), expected.transpose(1, 2))
+    torch.testing.assert_close(module.eval()(read), expected.transpose(1, 2).flatten(0, 1))
 
 
 def test_reach_is_how_far_back_an_output_hears() -> None:
     assert EVERY.reach == 2 + 8 + 0 + 2  # conv3, conv5d2, skip, conv3: longer than by way of node 1 and conv5
     assert Architecture.parse("none; none, conv5").reach == 0
     assert Architecture.parse("none; conv3, conv5d2").reach == 2
-    x = torch.randn(1, 40, 4, dtype=torch.float64, generator=GENERATOR)
+    x = torch.randn(40, 4, dtype=torch.float64, generator=GENERATOR)
     constant = Architecture.parse(
         "none; none, conv5; skip, skip, conv3"
     )  # 0, a constant, a constant that ends
     for architecture in (EVERY, constant):
         cell = filled(Cell(architecture, 4, GENERATOR)).double().eval()
-        short = x[:, -architecture.reach - 1 :]
-        torch.testing.assert_close(cell(short, None)[:, -1], cell(x, None)[:, -1])
+        size = architecture.reach + 1
+        torch.testing.assert_close(run(cell, x[-size:], size)[-1], run(cell, x, 40)[-1])
     cell = filled(Cell(EVERY, 4, GENERATOR)).double().eval()
     changed = x.clone()
-    changed[:, -EVERY.reach - 1] += 10
-    assert not torch.equal(cell(changed, None)[:, -1], cell(x, None)[:, -1])
+    changed[-EVERY.reach - 1] += 10
+    assert not torch.equal(run(cell, changed, 40)[-1], run(cell, x, 40)[-1])
 
 
 def test_a_cell_of_none_adds_a_constant() -> None:
     architecture = Architecture.parse("none; none, none")
     assert architecture.empty
     cell = Cell(architecture, 4, GENERATOR)
-    x = torch.randn(1, 3, 4, generator=GENERATOR)
-    assert torch.equal(cell(x, None), x)
+    x = torch.randn(3, 4, generator=GENERATOR)
+    assert torch.equal(run(cell, x, 3), x)
     assert list(cell.edges) == []
 
 
@@ -214,10 +216,12 @@ def test_bad_descriptions_are_named(text: str, said: str) -> None:
         Architecture.parse(text)
 
 
-def test_taps_are_views_in_order() -> None:
-    x = sequence([1, 2, 3])
-    assert [tap.flatten().tolist() for tap in taps(x, OPERATIONS["conv3"])] == [
-        [0, 0, 1],
-        [0, 1, 2],
-        [1, 2, 3],
-    ]
+def test_taps_are_in_order_and_end_with_their_window() -> None:
+    found = reads([1, 2, 3], [4, 5])
+    causal = [tap.flatten().tolist() for tap in found.taps(OPERATIONS["conv3"])]
+    assert causal == [[0, 0, 1, 0, 0], [0, 1, 2, 0, 4], [1, 2, 3, 4, 5]]
+    around = [tap.flatten().tolist() for tap in found.taps(OPERATIONS["around3"])]
+    assert around == [[0, 1, 2, 0, 4], [1, 2, 3, 4, 5], [2, 3, 0, 5, 0]]
+    assert found.window(OPERATIONS["conv3"])[1].tolist() == [0, 1, 2]
+    short = [tap.flatten().tolist() for tap in reads([1, 2]).taps(OPERATIONS["conv5d2"])]
+    assert short == [[0, 0], [0, 0], [0, 0], [0, 0], [1, 2]]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from recdistill.models.architecture import SPACES, Architecture
-from recdistill.models.cells import MaskedBatchNorm
+from recdistill.models.cells import BatchNorm, Neighbours
+from recdistill.models.sequence_batches import Places
 from recdistill.searching.mixture import MixedCell, discrete, one_hot
 from recdistill.searching.relaxation import relaxed, straight_through
 
@@ -22,15 +23,21 @@ def mixed(dim: int = 4) -> MixedCell:
     generator = torch.Generator().manual_seed(1)
     cell = MixedCell(NAMES, 3, dim, generator)
     for module in cell.modules():
-        if isinstance(module, MaskedBatchNorm):
+        if isinstance(module, BatchNorm):
             module.mean.normal_(generator=generator)
             module.variance.uniform_(0.5, 2, generator=generator)
     return cell
 
 
-def padded_input() -> tuple[Tensor, Tensor]:
-    x = torch.randn(3, 10, 4, generator=GENERATOR)
-    return x, torch.arange(10) >= torch.tensor([0, 4, 9])[:, None]
+def windows(padding: int = 0) -> Neighbours:
+    """Of 10, 6 and 1 items."""
+    width = 10 + padding
+    return Neighbours(
+        Places(torch.where(torch.arange(width) >= width - torch.tensor([10, 6, 1])[:, None], 0, -1))
+    )
+
+
+X = torch.randn(17, 4, generator=GENERATOR)
 
 
 @pytest.mark.parametrize(("dim", "expected"), [(64, 1_591_820), (32, 402_700)])
@@ -47,36 +54,34 @@ def test_sizes_of_the_released_space(dim: int, edge: int, cell: int) -> None:
 
 @pytest.mark.parametrize("mixture", ["full", "single"])
 def test_the_derived_cell_computes_the_same(mixture: Any) -> None:
-    x, present = padded_input()
     cell = mixed().eval()
-    found = cell(x, present, one_hot(FOUND, NAMES), mixture)
-    torch.testing.assert_close(discrete(cell, FOUND, 4).eval()(x, present)[present], found[present])
+    found = cell(X, windows(), one_hot(FOUND, NAMES), mixture)
+    torch.testing.assert_close(discrete(cell, FOUND, 4).eval()(X, windows()), found)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_left_padding_changes_nothing(training: bool) -> None:
-    x, present = padded_input()
+def test_padding_changes_nothing(training: bool) -> None:
     z = torch.softmax(torch.randn(6, 8, generator=GENERATOR), dim=1)
-    found = mixed().train(training)(x, present, z, "full")[present]
-    longer = torch.cat([torch.full((3, 5, 4), 7.0), x], dim=1)
-    there = torch.cat([torch.zeros(3, 5, dtype=torch.bool), present], dim=1)
-    torch.testing.assert_close(mixed().train(training)(longer, there, z, "full")[there], found)
+    found = mixed().train(training)(X, windows(), z, "full")
+    torch.testing.assert_close(mixed().train(training)(X, windows(padding=5), z, "full"), found)
 
 
 def test_the_future_changes_nothing_before_it() -> None:
-    x = torch.randn(2, 10, 4, generator=GENERATOR)
     z = torch.softmax(torch.randn(6, 8, generator=GENERATOR), dim=1)
-    changed = torch.cat([x[:, :6], torch.randn(2, 4, 4, generator=GENERATOR)], dim=1)
+    changed = X.clone()
+    changed[6:10] += 1.0
     cell = mixed().eval()
-    assert torch.equal(cell(x, None, z, "full")[:, :6], cell(changed, None, z, "full")[:, :6])
+    before, after = (cell(x, windows(), z, "full") for x in (X, changed))
+    assert torch.equal(before[:6], after[:6])
+    assert torch.equal(before[10:], after[10:])
+    assert not torch.equal(before[6], after[6])
 
 
 def gradients(mixture: Any) -> tuple[Tensor, MixedCell, Tensor]:
-    x, present = padded_input()
     cell, alpha = mixed(), torch.zeros(6, 8, requires_grad=True)
     noise = torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
     z = straight_through(relaxed(alpha, noise, 1.0))
-    cell(x, present, z, mixture)[present].square().mean().backward()
+    cell(X, windows(), z, mixture).square().mean().backward()
     assert alpha.grad is not None
     return alpha.grad, cell, z
 
@@ -104,6 +109,5 @@ def test_the_single_mixture_touches_what_was_drawn_alone() -> None:
 
 
 def test_none_everywhere_leaves_the_input() -> None:
-    x, _ = padded_input()
     none = Architecture.from_edges(["none"] * 6)
-    assert torch.equal(mixed().eval()(x, None, one_hot(none, NAMES), "single"), x)
+    assert torch.equal(mixed().eval()(X, windows(), one_hot(none, NAMES), "single"), X)

@@ -2,7 +2,7 @@
 
 A cell has one input f_0 and N nodes; each node sums an operation of every node before it:
 
-    h_j = relu(f_j) where there is an item, 0 at padding
+    h_j = relu(f_j)
     f_i = Σ_{j<i} o_ij(h_j)              i = 1…N
     u   = Σ_{i≥1} softmax(a)_i f_i
     out = f_0 + relu(LayerNorm(u))
@@ -10,8 +10,8 @@ A cell has one input f_0 and N nodes; each node sums an operation of every node 
 After the student space of AdaRec (Chen et al., Scene-adaptive Knowledge Distillation for Sequential Recommendation via
 Differentiable Architecture Search, 2021). That space's plain and dilated convolutions and its pools look one step ahead
 or more, so a model trained to predict the next item reads it off; here every operation of the space ``causal`` looks
-back only, and the published list is the space ``released``. Padding counts as 0 before every operation and is left out
-of batch normalisation, so that left padding changes nothing.
+back only, and the published list is the space ``released``. The windows' items lie end to end without padding; what is
+read beyond either end of a window counts as 0.
 """
 
 from __future__ import annotations
@@ -23,10 +23,69 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recdistill.models.architecture import OPERATIONS, Architecture, Operation
+from recdistill.models.sequence_batches import Places
 
 
-class MaskedBatchNorm(nn.Module):
-    """Batch normalisation of each channel over the positions that hold an item; eval mode uses running statistics.
+class Neighbours:
+    """Which of the N items have others so far before or after them in their windows.
+
+    Args:
+        places: where the items lie.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._inside: dict[int, Tensor] = {}
+
+    def inside(self, back: int) -> Tensor | None:
+        """1 where an item has one ``back`` places before it (after it, if below 0), ``(N, 1)``; None for no mask."""
+        if back == 0 or self._places.windows == 1:  # beyond the ends of the only window there is nothing
+            return None
+        if back not in self._inside:
+            enough = self._places.slots >= back if back > 0 else self._places.from_end >= -back
+            self._inside[back] = enough[:, None].float()
+        return self._inside[back]
+
+
+class Reads:
+    """What operations read of the items' vectors; shared by all operations of a node.
+
+    Args:
+        x: shape ``(N, dim)``.
+        neighbours: of the items.
+    """
+
+    def __init__(self, x: Tensor, neighbours: Neighbours) -> None:
+        self.x = x
+        self._neighbours = neighbours
+        self._taps: dict[int, Tensor] = {0: x}
+        self._windows: dict[tuple[int, int, bool], Tensor] = {}
+
+    def tap(self, back: int) -> Tensor:
+        """The vectors ``back`` places before each item, 0 beyond the ends, shape ``(N, dim)``."""
+        if back not in self._taps:
+            count = len(self.x)
+            near = min(abs(back), count)
+            pad, part = ((near, 0), self.x[: count - near]) if back > 0 else ((0, near), self.x[near:])
+            shifted, inside = F.pad(part, (0, 0, *pad)), self._neighbours.inside(back)
+            self._taps[back] = shifted if inside is None else shifted * inside.to(shifted.dtype)
+        return self._taps[back]
+
+    def taps(self, operation: Operation) -> list[Tensor]:
+        """What ``operation`` reads, oldest first, ``(N, dim)`` each."""
+        ahead = 0 if operation.causal else operation.reach // 2
+        return [self.tap(back) for back in range(operation.reach - ahead, -ahead - 1, -operation.dilation)]
+
+    def window(self, operation: Operation) -> Tensor:
+        """The same side by side, shape ``(N, kernel · dim)``."""
+        key = operation.kernel, operation.dilation, operation.causal
+        if key not in self._windows:
+            self._windows[key] = torch.cat(self.taps(operation), dim=1)
+        return self._windows[key]
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of rows; a single row, and eval mode, take running statistics.
 
     Args:
         dim: channels.
@@ -43,36 +102,20 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("variance", torch.ones(dim))
 
-    def forward(self, x: Tensor, present: Tensor | None) -> Tensor:
-        """``x`` (B, L, dim) normalised; ``present`` (B, L) bool, None where there is no padding."""
-        rows = x.flatten(0, 1)
-        weight = torch.ones_like(rows[:, 0]) if present is None else present.flatten().to(x.dtype)
-        count = weight.sum()
-        mean = weight @ rows / count
-        centred = rows - mean
-        variance = weight @ centred.square() / count
-        with torch.no_grad():
-            unbiased = variance * (count / (count - 1).clamp(min=1))
-            self.mean.lerp_(mean, self.momentum)
-            self.variance.lerp_(unbiased, self.momentum)
-        return torch.addcmul(self.shift, centred, self.scale * (variance + self.epsilon).rsqrt()).view_as(x)
+    def forward(self, x: Tensor) -> Tensor:
+        own = self.training and len(x) > 1
+        return F.batch_norm(
+            x, self.mean, self.variance, self.scale, self.shift, own, self.momentum, self.epsilon
+        )
 
     def folded(self, matrix: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Matrix (n, dim) and bias of a linear map followed by this normalisation in eval mode."""
         scale = self.scale * (self.variance + self.epsilon).rsqrt()
-        return matrix * scale, (bias - self.mean) * scale + self.shift
-
-
-def taps(x: Tensor, operation: Operation) -> list[Tensor]:
-    """What ``operation`` reads, oldest first: as many views (B, L, dim) of ``x`` as its kernel, 0 beyond the ends."""
-    length, reach = x.shape[1], operation.reach
-    ahead = 0 if operation.causal else reach // 2
-    padded = F.pad(x, (0, 0, reach - ahead, ahead))
-    return [padded[:, start : start + length] for start in range(0, reach + 1, operation.dilation)]
+        return matrix * scale, torch.addcmul(self.shift, bias - self.mean, scale)
 
 
 class Convolution(nn.Module):
-    """A convolution over positions, dim to dim, with bias and :class:`MaskedBatchNorm`.
+    """A convolution over positions, dim to dim, with bias and :class:`BatchNorm`.
 
     Args:
         operation: its kernel, dilation and direction.
@@ -88,14 +131,14 @@ class Convolution(nn.Module):
             torch.empty(operation.kernel * dim, dim).uniform_(-bound, bound, generator=generator)
         )
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound, generator=generator))
-        self.norm = MaskedBatchNorm(dim)
+        self.norm = BatchNorm(dim)
 
-    def forward(self, x: Tensor, present: Tensor | None) -> Tensor:
-        read = torch.cat(taps(x, self.operation), dim=-1)
+    def forward(self, reads: Reads) -> Tensor:
+        window = reads.window(self.operation)
         if self.training:
-            return self.norm(F.linear(read, self.matrix.T, self.bias), present)
+            return self.norm(torch.addmm(self.bias, window, self.matrix))
         matrix, bias = self.norm.folded(self.matrix, self.bias)
-        return F.linear(read, matrix.T, bias)
+        return torch.addmm(bias, window, matrix)
 
 
 class Pool(nn.Module):
@@ -109,9 +152,8 @@ class Pool(nn.Module):
         super().__init__()
         self.operation = operation
 
-    def forward(self, x: Tensor, present: Tensor | None) -> Tensor:
-        del present
-        first, *others = taps(x, self.operation)
+    def forward(self, reads: Reads) -> Tensor:
+        first, *others = reads.taps(self.operation)
         for tap in others:
             first = torch.maximum(first, tap) if self.operation.kind == "max" else first + tap
         return first if self.operation.kind == "max" else first / self.operation.kernel
@@ -120,9 +162,8 @@ class Pool(nn.Module):
 class Skip(nn.Module):
     """What comes in."""
 
-    def forward(self, x: Tensor, present: Tensor | None) -> Tensor:
-        del present
-        return x
+    def forward(self, reads: Reads) -> Tensor:
+        return reads.x
 
 
 def make_operation(name: str, dim: int, generator: torch.Generator) -> nn.Module | None:
@@ -157,11 +198,6 @@ class NodeMix(nn.Module):
         return x + torch.relu(self.norm(mixed))
 
 
-def hidden(node: Tensor, present: Tensor | None) -> Tensor:
-    """relu(f), 0 at padding: what leaves a node (B, L, dim)."""
-    return torch.relu(node) if present is None else torch.relu(node) * present[..., None]
-
-
 class Cell(nn.Module):
     """The cell of one architecture.
 
@@ -182,13 +218,14 @@ class Cell(nn.Module):
         self.edges = nn.ModuleDict({key: module for key, module in made.items() if module is not None})
         self.mix = NodeMix(len(architecture.nodes), dim, generator)
 
-    def forward(self, x: Tensor, present: Tensor | None) -> Tensor:
-        """(B, L, dim) → (B, L, dim); what it gives at padding means nothing."""
-        nodes, ready = [x], [hidden(x, present)]
+    def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+        """The items' vectors (N, dim) to their next, (N, dim)."""
+        nodes: list[Tensor] = []
+        ready = [Reads(torch.relu(x), neighbours)]
         last = len(self.architecture.nodes)
         for number in range(1, last + 1):
             parts = [
-                self.edges[f"{number}_{source}"](ready[source], present)
+                self.edges[f"{number}_{source}"](ready[source])
                 for source in range(number)
                 if f"{number}_{source}" in self.edges
             ]
@@ -197,5 +234,5 @@ class Cell(nn.Module):
                 node = node + part
             nodes.append(node)
             if number < last:
-                ready.append(hidden(node, present))
-        return self.mix(x, nodes[1:])
+                ready.append(Reads(torch.relu(node), neighbours))
+        return self.mix(x, nodes)

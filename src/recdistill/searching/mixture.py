@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.models.architecture import Architecture
-from recdistill.models.cells import Cell, NodeMix, hidden, make_operation
+from recdistill.models.cells import Cell, Neighbours, NodeMix, Reads, make_operation
 
 Mixture = Literal["full", "single"]
 
@@ -41,24 +41,24 @@ class MixedCell(nn.Module):
                 )
         self.mix = NodeMix(num_nodes, dim, generator)
 
-    def forward(self, x: Tensor, present: Tensor | None, choices: Tensor, mixture: Mixture) -> Tensor:
-        """(B, L, dim) → (B, L, dim); ``choices`` is z, ``(edges, operations)``."""
+    def forward(self, x: Tensor, neighbours: Neighbours, choices: Tensor, mixture: Mixture) -> Tensor:
+        """The items' vectors (N, dim) to their next; ``choices`` is z, ``(edges, operations)``."""
         drawn = choices.detach().argmax(dim=1).tolist() if mixture == "single" else None
-        nodes, ready, edge = [x], [hidden(x, present)], 0
+        nodes: list[Tensor] = []
+        ready, edge = [Reads(torch.relu(x), neighbours)], 0
         for number in range(1, self.num_nodes + 1):
             node = torch.zeros_like(x)
             for source in range(number):
                 for place, name in enumerate(self.names):
                     if name == "none" or (drawn is not None and place != drawn[edge]):
                         continue
-                    node = torch.addcmul(
-                        node, self._of(number, source, name)(ready[source], present), choices[edge, place]
-                    )
+                    output = self._of(number, source, name)(ready[source])
+                    node = torch.addcmul(node, output, choices[edge, place])
                 edge += 1
             nodes.append(node)
             if number < self.num_nodes:
-                ready.append(hidden(node, present))
-        return self.mix(x, nodes[1:])
+                ready.append(Reads(torch.relu(node), neighbours))
+        return self.mix(x, nodes)
 
     def _of(self, number: int, source: int, name: str) -> nn.Module:
         edge = self.edges[f"{number}_{source}"]
