@@ -1,8 +1,8 @@
 """recdistill turns large recommender models into small ones that rank nearly as well.
 
-Each step is one function here and one command of the same name: ``prepare``, ``train``, ``extract``, ``distill``,
-``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``tune``, ``demo``; ``load`` opens a model, and
-``bidirectional``, from Python only, trains a teacher and a student together. Models are in
+Each step is one function here and one command of the same name: ``prepare``, ``train``, ``extract``, ``ensemble``,
+``distill``, ``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``tune``, ``demo``; ``load`` opens a
+model, and ``bidirectional``, from Python only, trains a teacher and a student together. Models are in
 ``recdistill.models``, methods in ``recdistill.distillers``.
 """
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recdistill.steps.compare import compare as compare
     from recdistill.steps.demo import demo as demo
     from recdistill.steps.distill import distill as distill
+    from recdistill.steps.ensemble import ensemble as ensemble
     from recdistill.steps.evaluate import evaluate as evaluate
     from recdistill.steps.extract import extract as extract
     from recdistill.steps.load import load as load
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _STEPS = (
-    "bidirectional", "compare", "demo", "distill", "evaluate", "extract", "load", "prepare", "recommend", "report",
-    "run", "train", "tune",
+    "bidirectional", "compare", "demo", "distill", "ensemble", "evaluate", "extract", "load", "prepare", "recommend",
+    "report", "run", "train", "tune",
 )  # fmt: skip
 _ROOMS = ("distillers", "models")
 
 __all__ = [
-    "bidirectional", "compare", "demo", "distill", "distillers", "evaluate", "extract", "load", "models", "prepare",
-    "recommend", "report", "run", "train", "tune",
+    "bidirectional", "compare", "demo", "distill", "distillers", "ensemble", "evaluate", "extract", "load", "models",
+    "prepare", "recommend", "report", "run", "train", "tune",
 ]  # fmt: skip
 
 

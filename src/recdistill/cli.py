@@ -235,7 +235,7 @@ def prepare(
     del device  # every verb takes it; preparation runs on the CPU
     call = _Call(out or Path("runs/prepare"), as_json)
     options: dict[str, Any] = {
-        "split": split, "ratios": _ratios(ratios), "holdout": holdout, "min_rating": min_rating,
+        "split": split, "ratios": _numbers("ratios", ratios, ".8,.1,.1"), "holdout": holdout, "min_rating": min_rating,
         "duplicates": duplicates, "unseen_items": unseen_items, "valid_share": valid_share,
         "user_column": user_column, "item_column": item_column, "rating_column": rating_column,
         "time_column": time_column, "position_column": position_column, "split_column": split_column,
@@ -251,13 +251,13 @@ def prepare(
     call.finish(summary, [f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()])
 
 
-def _ratios(text: str | None) -> tuple[float, ...] | None:
+def _numbers(option: str, text: str | None, example: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise OptionError(f"--ratios: expected numbers such as .8,.1,.1; found '{text}'") from None
+        raise OptionError(f"--{option}: expected numbers such as {example}; found '{text}'") from None
 
 
 @app.command()
@@ -304,7 +304,7 @@ def extract(
     kinds: Annotated[
         str | None,
         typer.Option(
-            help="top_items,top_users,observed_scores,embeddings,trajectory (default: all but the last).",
+            help="top_items,top_users,observed_scores,embeddings,trajectory (default: all there are).",
             show_default=False,
         ),
     ] = None,
@@ -328,6 +328,61 @@ def extract(
         run_extract(data, model, call.out, device=device, force=force, progress=call.progress, **options)
     )
     call.finish(found, [f"{', '.join(found['kinds'])} to depth {found['depth']}, {found['bytes']:,} bytes"])
+
+
+@app.command()
+def ensemble(
+    knowledge: Annotated[
+        list[Path],
+        typer.Argument(metavar="KNOWLEDGE...", help="Directories made by 'extract', one a teacher."),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The prepared data (default: found beside the stores).", show_default=False),
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            help="Ranks that count, and length of the lists (default: the depth that all have).",
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="An item at rank r counts exp(-r / temperature).")
+    ] = 10.0,
+    weights: Annotated[
+        str | None, typer.Option(help="One a teacher, such as 2,1,1 (default: all 1).", show_default=False)
+    ] = None,
+    consistency: Annotated[
+        float, typer.Option(help="Weight of what a teacher ranked alike at all its states.")
+    ] = 0.0,
+    debias: Annotated[
+        float, typer.Option(help="How much popular items lose on which the teachers disagree.")
+    ] = 0.0,
+    out: Out = None,
+    sets: Set = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Put several teachers' knowledge together as one, by rank aggregation."""
+    from recdistill.steps.ensemble import ensemble as run_ensemble
+    from recdistill.steps.extract import describe
+
+    del seed, device  # every verb takes them; lists are aggregated on the CPU, and nothing is drawn
+    call = _Call(out or Path("runs/ensemble"), as_json)
+    options: dict[str, Any] = {
+        "data": data, "depth": depth, "temperature": temperature, "weights": _numbers("weights", weights, "2,1,1"),
+        "consistency": consistency, "debias": debias,
+    }  # fmt: skip
+    options |= _sorted_options(sets, {"ensemble": run_ensemble})["ensemble"]
+    found = describe(run_ensemble(knowledge, call.out, force=force, progress=call.progress, **options))
+    told = ", ".join(member["name"] for member in found["members"])
+    call.finish(
+        found,
+        [f"{len(found['members'])} teachers: {told}", f"depth {found['depth']}, {found['bytes']:,} bytes"],
+    )
 
 
 @app.command()

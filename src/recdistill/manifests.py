@@ -25,6 +25,8 @@ _MAKERS = {"data": "prepare", "model": "train", "knowledge": "extract", "evaluat
 class Manifest(BaseModel):
     """What a directory is and how it was made.
 
+    Knowledge that another program wrote needs only ``kind``, ``format`` and ``inputs``: its hash is that of its files.
+
     Attributes:
         kind: what the directory holds: ``data``, ``model``, ``knowledge``, ...
         format: version of the directory's layout.
@@ -32,7 +34,7 @@ class Manifest(BaseModel):
         seed: the step's seed, or None.
         inputs: hash of each input, by name.
         hash: ``fingerprint`` of all of the above.
-        version: the package that wrote it.
+        version: the package that wrote it; empty for another program.
         seconds: time that the step took; of a resumed step, its last run.
         created: when it ended, ISO 8601, UTC.
         summary: figures of the result, for tables and lineage.
@@ -50,6 +52,12 @@ class Manifest(BaseModel):
     seconds: float
     created: str
     summary: dict[str, Any]
+
+
+_ELSEWHERE: dict[str, Any] = {
+    "options": {}, "seed": None, "version": "", "seconds": 0.0, "created": "", "summary": {}
+}  # fmt: skip
+"""What knowledge that another program wrote may leave out, beside its hash."""
 
 
 def fingerprint(
@@ -155,6 +163,14 @@ def _parse(file: Path, path: Path) -> Manifest:
             f"this is {recdistill.__version__}, which reads formats up to {FORMAT}",
             "upgrade recdistill",
         )
+    if (
+        isinstance(raw, dict)
+        and raw.get("kind") == "knowledge"
+        and "version" not in raw
+        and "hash" not in raw
+    ):
+        files = sorted((*path.rglob("*.safetensors"), *path.glob("*.parquet")))
+        raw = {**_ELSEWHERE, **raw, "hash": hash_files([file, *files])}
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:

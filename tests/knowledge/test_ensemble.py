@@ -11,6 +11,8 @@ import torch
 from recdistill.knowledge.base import Lists
 from recdistill.knowledge.ensemble import (
     aggregate,
+    by_item,
+    listed_scores,
     observed_importance,
     popularity_shares,
     rank_spread,
@@ -131,6 +133,16 @@ def test_users_of_items() -> None:
     found = users_of_items(lists, 3, 2)
     assert found.ids.tolist() == [[1, 0], [-1, -1], [0, 2]]
     torch.testing.assert_close(found.scores, torch.tensor([[0.7, 0.5], [-torch.inf, -torch.inf], [1.0, 0.4]]))
+
+
+def test_an_item_on_no_list_scores_0() -> None:
+    lists = by_item(
+        Lists(ids([4, 0, -1], [1, 3, 2]), torch.tensor([[2.0, 1.5, -torch.inf], [3.0, 2.0, 1.0]]))
+    )
+    users = torch.tensor([1, 0])
+    found = listed_scores(lists, users, torch.tensor([[3, 0, -1], [0, 1, -1]]), 5)
+    assert found.tolist() == [[2.0, 0.0, 0.0], [1.5, 0.0, 0.0]]
+    assert listed_scores(lists, users, None, 5).tolist() == [[0, 3, 1, 2, 0], [1.5, 0, 0, 0, 2]]
 
 
 def test_six_teachers_of_five_thousand_users_take_less_than_a_second() -> None:

@@ -148,7 +148,10 @@ class Restricted:
         return self._of("observed_scores").observed_scores()
 
     def members(self, depth: int = MEMBER_DEPTH) -> tuple[Member, ...]:
-        return self._of("trajectory").members(depth)
+        found: tuple[Member, ...] = self._of("trajectory").members(depth)
+        if "observed_scores" in self._allowed:
+            return found
+        return tuple(member._replace(observed_scores=None) for member in found)
 
     def require(self, kinds: frozenset[str], method: str) -> None:
         self._reads.require(kinds, method)

@@ -173,6 +173,32 @@ def observed_importance(
     return total.float()
 
 
+def by_item(lists: Lists) -> Lists:
+    """The lists with each row in ascending order of its ids, for :func:`listed_scores`."""
+    ids, order = lists.ids.sort(dim=1)
+    return Lists(ids, lists.scores.gather(1, order))
+
+
+def listed_scores(ordered: Lists, users: Tensor, items: Tensor | None, num_items: int) -> Tensor:
+    """What the lists of ``users`` (b,) give to ``items`` (b, n), or to all: 0 to an item that is on no list.
+
+    Args:
+        ordered: what :func:`by_item` gave for all users.
+        users: rows of it.
+        items: ids, −1 for padding, which gets 0; None for all items.
+        num_items: size of the catalogue.
+
+    Returns:
+        ``(b, n)``, or ``(b, I)``, float32, on the device of ``users``.
+    """
+    ids, scores = (each[users.to(each.device)].to(users.device) for each in ordered)
+    if items is None:
+        table = torch.zeros(len(users), num_items + 1, device=users.device)
+        return table.scatter_(1, torch.where(ids < 0, num_items, ids.long()), scores)[:, :num_items]
+    at = torch.searchsorted(ids, items.to(ids.dtype).contiguous()).clamp_(max=max(ids.shape[1] - 1, 0))
+    return torch.where((ids.gather(1, at) == items) & (items >= 0), scores.gather(1, at), 0.0)
+
+
 def users_of_items(lists: Lists, num_items: int, depth: int) -> Lists:
     """For each item the users on whose lists it stands, by its importance there; equal ones by the smaller index.
 

@@ -18,13 +18,19 @@ from torch import Tensor
 from recdistill.artifacts import Manifest, load_arrays
 from recdistill.errors import ArtifactError
 from recdistill.knowledge.base import Member
+from recdistill.knowledge.elsewhere import Elsewhere
 
 MEMBERS, TRAJECTORY, OBSERVED = "members", "trajectory", "observed_scores.safetensors"
 _STATE = re.compile(r"epoch-(\d+)")
 
 
 def stored_members(
-    path: Path | None, manifest: Manifest | None, final: Tensor, observed: Tensor | None, depth: int
+    path: Path | None,
+    manifest: Manifest | None,
+    final: Tensor,
+    observed: Tensor | None,
+    depth: int,
+    foreign: Elsewhere | None = None,
 ) -> tuple[Member, ...]:
     """The members of the store at ``path``, or of a live model.
 
@@ -34,6 +40,7 @@ def stored_members(
         final: (U, stored depth) the store's top items.
         observed: its scores of the train pairs, or None.
         depth: the most columns that are read.
+        foreign: how to read a store that another program made.
 
     Raises:
         ArtifactError: a trajectory that is damaged or out of order.
@@ -48,7 +55,7 @@ def stored_members(
         ]
     else:
         epoch = 0 if manifest is None else int(manifest.summary.get("best_epoch") or 0)
-        states = {} if path is None else read_states(path / TRAJECTORY, final.shape[0], depth)
+        states = {} if path is None else read_states(path / TRAJECTORY, final.shape[0], depth, foreign)
         states = ending_at(states, _cut(final, depth), epoch, path)
         found = [Member(_name(path, manifest), tuple(states.values()), tuple(states), observed)]
     common = min(state.shape[1] for member in found for state in member.states)
@@ -65,7 +72,9 @@ def _member(told: dict[str, Any], folder: Path, num_users: int, depth: int) -> M
     return Member(str(told.get("name")), tuple(states.values()), tuple(states), scores)
 
 
-def read_states(folder: Path, num_users: int, depth: int) -> dict[int, Tensor]:
+def read_states(
+    folder: Path, num_users: int, depth: int, foreign: Elsewhere | None = None
+) -> dict[int, Tensor]:
     """The ids of every stored state by its epoch, ascending, cut to ``depth`` columns.
 
     Raises:
@@ -78,7 +87,8 @@ def read_states(folder: Path, num_users: int, depth: int) -> dict[int, Tensor]:
             raise ArtifactError(
                 f"{file}: expected a name such as epoch-000010.safetensors", "the number is the epoch"
             )
-        epoch, ids = int(named.group(1)), load_arrays(file)["ids"]
+        epoch = int(named.group(1))
+        ids = load_arrays(file)["ids"] if foreign is None else foreign.read(file).ids
         if ids.ndim != 2 or ids.shape[0] != num_users:
             raise ArtifactError(
                 f"{file} has lists of shape {tuple(ids.shape)}; the data has {num_users} users"

@@ -18,7 +18,9 @@ from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError
 from recdistill.knowledge.base import MEMBER_DEPTH, Knowledge, Lists, Member, Restricted, cut
-from recdistill.knowledge.members import stored_members
+from recdistill.knowledge.elsewhere import Elsewhere, elsewhere
+from recdistill.knowledge.ensemble import by_item, listed_scores
+from recdistill.knowledge.members import MEMBERS, stored_members
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.ranking import top_items, top_users
 
@@ -127,6 +129,7 @@ class TeacherKnowledge:
         observed: the teacher's score of every train pair, or None.
         path: the store's directory; None for a live model.
         manifest: the store's manifest; None for a live model.
+        elsewhere: how to read a store that another program made; None for one of ours.
     """
 
     train: Interactions
@@ -135,6 +138,8 @@ class TeacherKnowledge:
     observed: Tensor | None = None
     path: Path | None = None
     manifest: Manifest | None = None
+    elsewhere: Elsewhere | None = None
+    _by_item: Lists | None = field(default=None, repr=False)
     _members: dict[int, tuple[Member, ...]] = field(default_factory=lambda: {}, repr=False)
 
     @property
@@ -162,6 +167,8 @@ class TeacherKnowledge:
             kinds |= {*_LISTS, "observed_scores"}
         if "top_items" in kinds:  # without a stored trajectory, the final lists are the only state
             kinds.add("trajectory")
+        if self._is_ensemble:
+            kinds.add("scores")
         return frozenset(kinds)
 
     @property
@@ -181,6 +188,12 @@ class TeacherKnowledge:
                 f"{method} reads embeddings, and a teacher of the model {fitted} has none",
                 "use a method that reads lists or scores, or another teacher",
             )
+        if self._is_ensemble and missing:
+            raise MissingKnowledgeError(
+                f"{method} reads {', '.join(missing)}, and this ensemble has none: it holds"
+                f" {', '.join(sorted(self.kinds))}",
+                "use a method that reads lists, or one of its teachers",
+            )
         if missing:
             raise MissingKnowledgeError(
                 f"{method} reads {', '.join(missing)};"
@@ -190,6 +203,10 @@ class TeacherKnowledge:
 
     def restrict(self, kinds: frozenset[str]) -> Knowledge:
         return Restricted(self, kinds)
+
+    @property
+    def _is_ensemble(self) -> bool:
+        return self.manifest is not None and MEMBERS in self.manifest.summary
 
     def _fitted_model(self) -> str | None:
         """The name of the teacher's model if it is fitted at once: such models have no vectors."""
@@ -202,6 +219,8 @@ class TeacherKnowledge:
     def _command(self, kinds: list[str], depth: int | None = None) -> str:
         wanted = [kind for kind in kinds if kind != "scores"] or ["embeddings"]
         deep = "" if depth is None else f" --depth {depth}"
+        if self._is_ensemble:
+            return f"recdistill ensemble KNOWLEDGE...{deep} --out {self.path} --force"
         return (
             f"recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep} --out {self.path or 'KNOWLEDGE'}"
             " (what the store holds already is kept)"
@@ -229,7 +248,11 @@ class TeacherKnowledge:
         return None if self.frozen is None else self.frozen.score_vectors()
 
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
-        return self._frozen("scores").scores(users, items)
+        if not self._is_ensemble:
+            return self._frozen("scores").scores(users, items)
+        if self._by_item is None:
+            self._by_item = by_item(self.lists["top_items"])
+        return listed_scores(self._by_item, users, items, self.num_items)
 
     def top_items(self, users: Tensor, depth: int) -> Lists:
         return self._top("top_items", users, depth, self.num_items)
@@ -279,7 +302,7 @@ class TeacherKnowledge:
         if stored is None or (stored.ids.shape[1] < depth and self.can_score):
             stored = self.lists["top_items"] = self._derive("top_items", depth)
         observed = self.observed_scores() if "observed_scores" in self.kinds else None
-        return stored_members(self.path, self.manifest, stored.ids, observed, depth)
+        return stored_members(self.path, self.manifest, stored.ids, observed, depth, self.elsewhere)
 
 
 @torch.no_grad()
@@ -333,8 +356,11 @@ def load_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:
             "extract it again from this data: recdistill extract DATA TEACHER",
         )
     lists: dict[str, Lists] = {}
+    foreign = elsewhere(path, manifest, data)
     for kind in _LISTS:
-        if (path / f"{kind}.safetensors").exists():
+        if foreign is not None and (path / f"{kind}.safetensors").exists():
+            lists[kind] = foreign.read(path / f"{kind}.safetensors", kind)
+        elif (path / f"{kind}.safetensors").exists():
             arrays = load_arrays(path / f"{kind}.safetensors")
             lists[kind] = Lists(arrays["ids"], arrays["scores"])
     frozen = observed = None
@@ -342,7 +368,7 @@ def load_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:
         frozen = _stored_state(load_arrays(path / "embeddings.safetensors"))
     if (path / "observed_scores.safetensors").exists():
         observed = load_arrays(path / "observed_scores.safetensors")["scores"]
-    knowledge = TeacherKnowledge(data.train, frozen, lists, observed, path, manifest)
+    knowledge = TeacherKnowledge(data.train, frozen, lists, observed, path, manifest, foreign)
     _check_shapes(knowledge, path)
     return knowledge
 
@@ -389,6 +415,12 @@ def _check_shapes(knowledge: TeacherKnowledge, path: Path) -> None:
                 f"{kind} at {path} have {lists.ids.shape[0]} rows; the data has {expected[kind]}",
                 "extract the knowledge again from this data",
             )
+    if knowledge.observed is not None and knowledge.observed.shape != (knowledge.train.num_pairs,):
+        raise ArtifactError(
+            f"observed_scores at {path} have shape {tuple(knowledge.observed.shape)}; the data has"
+            f" {knowledge.train.num_pairs} train pairs",
+            "one number a train pair, by user and then by item",
+        )
     frozen = knowledge.frozen
     if frozen is not None and (frozen.num_users, frozen.num_items) != (
         knowledge.num_users,

@@ -52,7 +52,7 @@ def extract(
         model: a model directory, or a model loaded from one.
         out: the knowledge directory to write.
         kinds: of ``top_items``, ``top_users``, ``observed_scores``, ``embeddings``, ``trajectory``; by default all
-            that the model has but the trajectory.
+            that the model has, the trajectory among them if its training kept one.
         depth: length of the lists, at least 1; a user with fewer unobserved items gets a shorter list.
         force: replace a store of other data or another model.
         device: where the model is read: ``auto``, ``cpu`` or ``cuda``.
@@ -107,6 +107,9 @@ def extract(
             job.summary.update(
                 {
                     "model": manifest.options["model"],
+                    "best_epoch": manifest.summary.get("best_epoch"),
+                    "parameters": manifest.summary.get("parameters"),
+                    "model_bytes": manifest.summary.get("bytes"),
                     "score_scale": teacher.frozen().score_scale,
                     "users": opened.num_users,
                     "items": opened.num_items,
@@ -119,9 +122,11 @@ def extract(
 
 
 def _wanted(teacher: Recommender, kinds: Sequence[str] | None) -> set[str]:
-    has: set[str] = set(STORED) - {"trajectory"}
+    has: set[str] = set(STORED)
     if "embeddings" not in teacher.frozen().kinds:
         has -= {"embeddings"}
+    if teacher.path is None or not (teacher.path / "trajectory").is_dir():
+        has -= {"trajectory"}
     if kinds is None:
         return has
     for kind in kinds:
@@ -131,7 +136,7 @@ def _wanted(teacher: Recommender, kinds: Sequence[str] | None) -> set[str]:
             raise MissingKnowledgeError(
                 f"{teacher.model_name()} has no embeddings; it supplies {', '.join(sorted(has))}"
             )
-        if kind == "trajectory" and (teacher.path is None or not (teacher.path / "trajectory").is_dir()):
+        if kind == "trajectory" and kind not in has:
             raise MissingKnowledgeError(
                 f"the model at {teacher.path} kept no trajectory",
                 "train it again with --set training.trajectory=[0.25,0.5,0.75,1.0]",
@@ -197,14 +202,14 @@ def _save_lists(target: Path, ids: torch.Tensor, scores: torch.Tensor) -> None:
 
 
 def _write_trajectory(data: Data, teacher: Recommender, depth: int, folder: Path) -> None:
-    """The top lists of every kept state of the teacher, one file an epoch."""
+    """The ids of the top lists of every kept state of the teacher, one file an epoch; the last are its top items."""
     assert teacher.path is not None
     folder.mkdir()
     for weights in sorted((teacher.path / "trajectory").glob("*.safetensors")):
         load_weights(teacher, weights)
         width = min(depth, data.num_items)
-        ids, scores = top_items(teacher.frozen(), torch.arange(data.num_users), width, exclude=[data.train])
-        _save_lists(folder / weights.name, ids, scores)
+        ids, _ = top_items(teacher.frozen(), torch.arange(data.num_users), width, exclude=[data.train])
+        save_arrays(folder / weights.name, {"ids": ids.int()})
     load_weights(teacher, teacher.path / "weights.safetensors")
 
 
@@ -212,4 +217,5 @@ def describe(knowledge: TeacherKnowledge) -> dict[str, Any]:
     """What a store holds, for printing."""
     manifest = knowledge.manifest
     assert manifest is not None
-    return {"kinds": manifest.options["kinds"], "depth": manifest.options["depth"], **manifest.summary}
+    of = {**manifest.summary, **manifest.options}
+    return {"kinds": of["kinds"], "depth": of["depth"], **manifest.summary}

@@ -1,0 +1,339 @@
+"""`ensemble`: several teachers' stores as one, by rank aggregation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recdistill import artifacts
+from recdistill.artifacts import read_manifest, save_arrays
+from recdistill.config import validated
+from recdistill.data.prepared import Data
+from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.files import size_text
+from recdistill.knowledge.base import Lists, Member
+from recdistill.knowledge.ensemble import (
+    aggregate,
+    observed_importance,
+    popularity_shares,
+    rank_spread,
+    users_of_items,
+)
+from recdistill.knowledge.members import MEMBERS, OBSERVED
+from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
+from recdistill.progress import Progress, Silent
+from recdistill.steps.fit import DataLike, open_data
+
+_BLOCK = 1 << 16
+_DEPTH = 500
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Teacher(NamedTuple):
+    """One store of the ensemble."""
+
+    name: str
+    path: Path
+    knowledge: TeacherKnowledge
+
+
+@validated
+def ensemble(
+    knowledge: Sequence[Path | str],
+    out: Path | str = "runs/ensemble",
+    *,
+    data: DataLike | None = None,
+    depth: Annotated[int, Field(ge=1)] | None = None,
+    temperature: Positive = 10.0,
+    weights: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None,
+    consistency: Annotated[float, Field(ge=0)] = 0.0,
+    debias: Annotated[float, Field(ge=0)] = 0.0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> TeacherKnowledge:
+    """Put several teachers' stores together as one, from which any method that reads lists can learn.
+
+    An item's score is its summed importance, Σ over teachers of weight · e^{-rank / temperature}; see
+    :mod:`recdistill.knowledge.ensemble` for the other options.
+
+    Args:
+        knowledge: the stores, one a teacher, all of the same data.
+        out: the knowledge directory to write.
+        data: the prepared data that all were made from; by default a directory beside one of the stores.
+        depth: ranks that count, and the length of the lists (paper: 100); by default the depth that all have.
+        temperature: how fast importance falls with the rank (paper: 10).
+        weights: of each teacher, in their order, greater than 0; by default all 1.
+        consistency: weight of the term for items that a teacher ranked alike at all its states, at least 0.
+        debias: how much popular items lose on which the teachers disagree, at least 0.
+        force: replace another store in ``out``.
+        progress: where stages are shown.
+
+    Returns:
+        The ensemble's knowledge, opened from ``out``. It has no embeddings.
+
+    Raises:
+        RecdistillError: bad options, stores of different data, no lists, or ``out`` holds something else.
+    """
+    shown = progress or Silent()
+    paths = [Path(path) for path in knowledge]
+    opened = open_data(data) if data is not None else _data_beside(paths)
+    teachers = _open(paths, opened)
+    if weights is not None and len(weights) != len(teachers):
+        raise OptionError(f"weights: expected {len(teachers)}, one a teacher, found {len(weights)}")
+    common = _common_depth(teachers, opened, depth, shown)
+    options: dict[str, Any] = {
+        "ensemble": [teacher.name for teacher in teachers],
+        "depth": common,
+        "temperature": temperature,
+        "weights": None if weights is None else list(weights),
+        "consistency": consistency,
+        "debias": debias,
+    }
+    stores = {
+        f"teacher:{place}": _hash(teacher) for place, teacher in enumerate(teachers)
+    }  # by place: weights go by it too
+    with artifacts.step(
+        out, kind="knowledge", options=options, inputs={"data": opened.hash} | stores, force=force
+    ) as job:
+        if job.reused:
+            shown.note(f"{out}: already there, same inputs and options: reused")
+        else:
+            members = _members(teachers, common)
+            _say(members, options, opened, shown)
+            with shown.stage("ensemble", 3, "parts") as stage:
+                lists = _top_items(members, opened, options)
+                _save_lists(job.work, "top_items", lists)
+                stage.advance(1)
+                _save_lists(job.work, "top_users", _top_users(teachers, lists, opened, options))
+                stage.advance(1)
+                kinds = ["top_items", "top_users", "trajectory"]
+                ordered = _observed(teachers, members, opened, options, shown)
+                if ordered is not None:
+                    kinds.append("observed_scores")
+                    save_arrays(job.work / OBSERVED, {"scores": ordered})
+                for place, member in enumerate(members):
+                    _save_member(job.work / MEMBERS / str(place), member)
+                stage.advance(1)
+            job.summary.update(
+                {
+                    "model": {"name": "ensemble"},
+                    "score_scale": 1.0,
+                    "kinds": sorted(kinds),
+                    MEMBERS: [
+                        _describe(teacher, member) for teacher, member in zip(teachers, members, strict=True)
+                    ],
+                    "users": opened.num_users,
+                    "items": opened.num_items,
+                    "users_hash": opened.users.hash,
+                    "items_hash": opened.items.hash,
+                    "bytes": sum(f.stat().st_size for f in job.work.rglob("*") if f.is_file()),
+                }
+            )
+    return load_knowledge(out, opened)
+
+
+def _data_beside(paths: Sequence[Path]) -> Data:
+    """The data that the first store was made from, looked for beside the stores.
+
+    Raises:
+        OptionError: it is not there.
+    """
+    if not paths:
+        raise OptionError("no teacher", "name at least one knowledge directory made by extract")
+    wanted = read_manifest(paths[0], kind="knowledge").inputs.get("data")
+    for folder in dict.fromkeys(path.resolve().parent for path in paths):
+        for place in sorted(folder.iterdir()):
+            try:
+                found = read_manifest(place, kind="data")
+            except (ArtifactError, OSError):
+                continue
+            if found.hash == wanted:
+                return Data.load(place)
+    raise OptionError(
+        f"the data {wanted} that {paths[0]} was made from is not beside the stores", "name it: --data DATA"
+    )
+
+
+def _open(paths: Sequence[Path], data: Data) -> list[_Teacher]:
+    """The stores, each with a name of its own."""
+    if not paths:
+        raise OptionError("no teacher", "name at least one knowledge directory made by extract")
+    stores = [load_knowledge(path, data) for path in paths]
+    hashes = Counter(store.manifest.hash for store in stores if store.manifest)
+    for path, store in zip(paths, stores, strict=True):
+        manifest = store.manifest
+        assert manifest is not None
+        if hashes[manifest.hash] > 1:
+            raise OptionError(
+                f"{path} is given twice, or a copy of it",
+                "name each teacher once; --weights lets one count more",
+            )
+        if MEMBERS in manifest.summary:
+            raise OptionError(f"{path} is an ensemble itself", "name the stores of its teachers")
+        if "top_items" not in store.kinds:
+            raise MissingKnowledgeError(
+                f"{path} holds no top_items, and cannot derive them",
+                f"make them with: recdistill extract DATA TEACHER --kinds top_items --out {path}",
+            )
+    return [
+        _Teacher(name, path, store) for name, path, store in zip(_names(paths), paths, stores, strict=True)
+    ]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last component without "knowledge-"; the whole path where two agree."""
+    short = [path.resolve().name.removeprefix("knowledge-") for path in paths]
+    times = Counter(short)
+    return [name if times[name] == 1 else str(path) for name, path in zip(short, paths, strict=True)]
+
+
+def _hash(teacher: _Teacher) -> str:
+    assert teacher.knowledge.manifest is not None
+    return teacher.knowledge.manifest.hash
+
+
+def _common_depth(teachers: Sequence[_Teacher], data: Data, asked: int | None, shown: Progress) -> int:
+    """The depth that every store has, or the one asked for if every store can answer it."""
+    have = {
+        teacher.name: teacher.knowledge.lists["top_items"].ids.shape[1]
+        for teacher in teachers
+        if "top_items" in teacher.knowledge.lists
+    }
+    shallow = min(have, key=lambda name: have[name], default=None)
+    if asked is None:
+        if shallow is None:
+            return min(_DEPTH, data.num_items)
+        if max(have.values()) > have[shallow]:
+            shown.note(
+                f"the stores have depths {min(have.values())} to {max(have.values())}: the common depth"
+                f" {have[shallow]} is used, that of {shallow}"
+            )
+        return have[shallow]
+    depth = min(asked, data.num_items)
+    for teacher in teachers:
+        if have.get(teacher.name, depth) < depth and not teacher.knowledge.can_score:
+            raise OptionError(
+                f"depth: {depth} is asked for, and {teacher.path} has lists to depth {have[teacher.name]}",
+                f"lower it, or make deeper lists: recdistill extract DATA TEACHER --depth {depth}"
+                f" --out {teacher.path}",
+            )
+    return depth
+
+
+def _members(teachers: Sequence[_Teacher], depth: int) -> list[Member]:
+    found: list[Member] = []
+    for teacher in teachers:
+        (member,) = teacher.knowledge.members(depth)
+        found.append(member._replace(name=teacher.name))
+    return found
+
+
+def _say(members: Sequence[Member], options: dict[str, Any], data: Data, shown: Progress) -> None:
+    depth = options["depth"]
+    told = ", ".join(f"{member.name} ({len(member.states)})" for member in members)
+    size = sum(state.nbytes for member in members for state in member.states) + 8 * depth * (
+        data.num_users + data.num_items
+    )
+    shown.note(f"ensemble of {told}; in brackets the states; depth {depth}, about {size_text(size)} of lists")
+    if len(members) == 1:
+        shown.note(f"a single teacher: the ensemble ranks as {members[0].name} does")
+    if options["consistency"] and all(len(member.states) == 1 for member in members):
+        shown.note("consistency changes nothing: no teacher has more than one state")
+    for member in members:
+        without = int(((member.states[-1] < 0).all(1) & (data.train.user_counts < data.num_items)).sum())
+        if without:
+            shown.note(f"{without:,} users have no list in {member.name}: the other teachers decide")
+
+
+def _top_items(members: Sequence[Member], data: Data, options: dict[str, Any]) -> Lists:
+    parts: list[Lists] = []
+    for start in range(0, data.num_users, _BLOCK):
+        states = [tuple(state[start : start + _BLOCK] for state in member.states) for member in members]
+        parts.append(
+            aggregate(
+                [each[-1] for each in states],
+                data.num_items,
+                options["depth"],
+                temperature=options["temperature"],
+                weights=options["weights"],
+                spreads=[rank_spread(each) for each in states] if options["consistency"] else None,
+                consistency=options["consistency"],
+                popularity=popularity_shares(data.train.item_counts) if options["debias"] else None,
+                debias=options["debias"],
+            )
+        )
+    return Lists(torch.cat([part.ids for part in parts]), torch.cat([part.scores for part in parts]))
+
+
+def _top_users(teachers: Sequence[_Teacher], lists: Lists, data: Data, options: dict[str, Any]) -> Lists:
+    """The teachers' lists of users, aggregated alike; where one has none, the users on whose lists an item stands."""
+    theirs = [teacher.knowledge.lists.get("top_users") for teacher in teachers]
+    stored = [each.ids for each in theirs if each is not None]
+    if len(stored) < len(teachers):
+        return users_of_items(lists, data.num_items, min(options["depth"], data.num_users))
+    depth = min(options["depth"], *(ids.shape[1] for ids in stored))
+    return aggregate(
+        stored, data.num_users, depth, temperature=options["temperature"], weights=options["weights"]
+    )
+
+
+def _observed(
+    teachers: Sequence[_Teacher],
+    members: Sequence[Member],
+    data: Data,
+    options: dict[str, Any],
+    shown: Progress,
+) -> Tensor | None:
+    """The common order of each user's observed items, from the teachers that have one."""
+    weights = options["weights"] or [1.0] * len(teachers)
+    known = [
+        (member.observed_scores, weight)
+        for member, weight in zip(members, weights, strict=True)
+        if member.observed_scores is not None
+    ]
+    lacking = [member.name for member in members if member.observed_scores is None]
+    if lacking:
+        shown.note(f"no observed_scores in {', '.join(lacking)}: the other teachers order the observed items")
+    if not known:
+        return None
+    return observed_importance(
+        [scores for scores, _ in known],
+        data.train.indptr,
+        temperature=options["temperature"],
+        weights=[weight for _, weight in known],
+    )
+
+
+def _save_lists(folder: Path, kind: str, lists: Lists) -> None:
+    save_arrays(folder / f"{kind}.safetensors", {"ids": lists.ids.int(), "scores": lists.scores})
+
+
+def _save_member(folder: Path, member: Member) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for epoch, ids in zip(member.epochs, member.states, strict=True):
+        save_arrays(folder / f"epoch-{epoch:06d}.safetensors", {"ids": ids})
+    if member.observed_scores is not None:
+        save_arrays(folder / OBSERVED, {"scores": member.observed_scores})
+
+
+def _describe(teacher: _Teacher, member: Member) -> dict[str, Any]:
+    """A member in the manifest: what it is called, and by what hashes and sizes it is known."""
+    manifest = teacher.knowledge.manifest
+    assert manifest is not None
+    return {
+        "name": member.name,
+        "epochs": list(member.epochs),
+        "depth": member.states[-1].shape[1],
+        "knowledge": manifest.hash,
+        "model": manifest.inputs.get("model"),
+        "model_options": manifest.summary.get("model"),
+        "parameters": manifest.summary.get("parameters"),
+        "bytes": manifest.summary.get("model_bytes"),
+    }
