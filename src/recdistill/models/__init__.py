@@ -2,10 +2,13 @@
 
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.bpr import BPR
+from recdistill.models.cellnet import CellNet
 from recdistill.models.cml import CML
 from recdistill.models.ease import EASE
 from recdistill.models.itemknn import ItemKNN
+from recdistill.models.itemvae import ItemVAE
 from recdistill.models.lightgcn import LightGCN
+from recdistill.models.multvae import MultVAE
 from recdistill.models.neumf import NeuMF
 from recdistill.models.popularity import Popularity
 from recdistill.models.sasrec import SASRec
@@ -19,8 +22,11 @@ __all__ = [
     "CML",
     "EASE",
     "Batch",
+    "CellNet",
     "ItemKNN",
+    "ItemVAE",
     "LightGCN",
+    "MultVAE",
     "NeuMF",
     "Popularity",
     "Recommender",

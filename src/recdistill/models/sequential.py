@@ -97,6 +97,10 @@ class SequenceState:
         """What each layer leaves, first to last, shape ``(N, dim)`` each."""
         return self.encoded.hidden_states
 
+    def next_item_vectors(self) -> ScoreVectors:
+        """Tables whose product is :meth:`logits`: a row for each of the N items, and the output table."""
+        return ScoreVectors(self.encoded.outputs, self._model.output_table, self._model.output_bias)
+
     def logits(self, at: Tensor | None = None, items: Tensor | None = None) -> Tensor:
         """Scores of items as the next one.
 
@@ -209,6 +213,11 @@ class SequenceModel(Recommender, ABC):
         self.build_layers(generator)
 
     @property
+    def lookback(self) -> int:
+        """Newest items on which the output at the newest one depends, at most ``max_length``."""
+        return self.max_length
+
+    @property
     def output_table(self) -> Tensor:
         """The table that scores, shape ``(I, dim)``."""
         return self.item_table if self.own_output_table is None else self.own_output_table
@@ -259,13 +268,13 @@ class SequenceModel(Recommender, ABC):
         device = self.item_table.device
         users = users.long()
         counts = histories.event_indptr[users + 1] - histories.event_indptr[users]
-        lengths, order = counts.clamp(max=self.max_length).sort(descending=True, stable=True)
+        lengths, order = counts.clamp(max=self.lookback).sort(descending=True, stable=True)
         parts: list[Tensor] = []
         start, end = 0, int((lengths > 0).sum())
         while start < end:  # users of similar length together: little padding
             rows = min(max(1, _CELLS // int(lengths[start])), end - start)
             chosen = users[order[start : start + rows]]
-            places = Places(history_windows(histories, chosen, self.max_length).to(device))
+            places = Places(history_windows(histories, chosen, self.lookback).to(device))
             parts.append(places.at_end(self.encode(places).outputs))
             start += rows
         parts.append(self.item_table.new_zeros(len(users) - end, self.dim))
