@@ -6,6 +6,7 @@ runs each expert on the rows that still select it. Neither stores rows × expert
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -111,7 +112,7 @@ class _MixtureError(torch.autograd.Function):
         if gradients is None:
             saved: tuple[Tensor, ...] = ctx.saved_tensors
             _, gradients = _value_and_gradients(ctx.low, *saved)
-        return (*(gradient.mul_(scale) for gradient in gradients), None, None, None)
+        return (*gradients(scale), None, None, None)
 
 
 def _value_and_gradients(
@@ -124,13 +125,13 @@ def _value_and_gradients(
     second_bias: Tensor,
     targets: Tensor,
     row_weight: Tensor,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """The loss, and what gives the gradients times a scale; to be called once."""
     experts = Experts(first, first_bias, second, second_bias)
     work = _Work(inputs, selection, experts, targets, row_weight, low)
     active = selection > NEGLIGIBLE
     share = float(active.float().mean()) if active.numel() else 0.0
-    loss = work.grouped(active) if share < 0.25 else work.blocks()
-    return loss, work.gradients()
+    return work.grouped(active) if share < 0.25 else work.blocks()
 
 
 class _Work:
@@ -175,8 +176,8 @@ class _Work:
         else:
             out.copy_(left.to(self.low) @ right.to(self.low))
 
-    def blocks(self) -> Tensor:
-        """All experts on every row: three large products a block."""
+    def blocks(self) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        """All experts on every row, value and gradients at once: five large products a block."""
         experts = self.experts
         num_experts, dim_in, width = self.first.shape
         first = self.first.permute(1, 0, 2).reshape(dim_in, -1)  # (d_in + 1, M·h)
@@ -206,7 +207,7 @@ class _Work:
             grad_first.addmm_(x.T, mixed)
             torch.mm(mixed, first.T, out=self.grad_inputs[part])
         self.grad_first.copy_(grad_first.view(dim_in, num_experts, width).permute(1, 0, 2))
-        return loss
+        return loss, lambda scale: tuple(gradient.mul_(scale) for gradient in self.gradients())
 
     def _add_product(self, total: Tensor, left: Tensor, right: Tensor) -> None:
         if self.low is None:
@@ -214,8 +215,11 @@ class _Work:
         else:
             total += (left.to(self.low) @ right.to(self.low)).to(total.dtype)
 
-    def grouped(self, active: Tensor) -> Tensor:
-        """Each expert on the rows that select it: pairs sorted by expert, so that an expert's are one slice."""
+    def grouped(self, active: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        """Each expert on the rows that select it: pairs sorted by expert, so that an expert's are one slice.
+
+        The gradients wait for the scale: it is one pass over the errors here, and one over all weights later.
+        """
         experts, selection = self.experts, self.selection
         owners, rows = torch.nonzero(active.T, as_tuple=True)
         counts = torch.bincount(owners, minlength=len(self.first)).tolist()
@@ -231,25 +235,30 @@ class _Work:
             self._product_into(one[1], weight, one[0])
         error = (selection @ experts.second_bias).sub_(self.targets).index_add_(0, rows, output)
         loss = _error_rows(error, self.row_weight)
-        torch.mm(error, experts.second_bias.T, out=self.grad_selection)
-        torch.mm(selection.T, error, out=self.grad_second_bias)
-        torch.index_select(error, 0, rows, out=output)  # (p, d_out): each pair's own error
-        for one, weight, grad in zip(
-            _slices(output, mixed, parts=parts), experts.second, self.grad_second, strict=True
-        ):
-            self._product_into(one[1].T, one[0], grad)
-            self._product_into(one[0], weight.T, one[1])  # mixed is not needed any more
-        by_pair = z.new_zeros(len(rows), 1)
-        _gate_back(hidden, z, mixed, by_pair)
-        self.grad_selection[rows, owners] += by_pair[:, 0]
-        grad_x = torch.empty_like(x)
-        for one, weight, grad in zip(
-            _slices(x, mixed, grad_x, parts=parts), self.first, self.grad_first, strict=True
-        ):
-            torch.mm(one[0].T, one[1], out=grad)
-            torch.mm(one[1], weight.T, out=one[2])
-        self.grad_inputs.index_add_(0, rows, grad_x)
-        return loss
+
+        def gradients(scale: Tensor) -> tuple[Tensor, ...]:
+            error.mul_(scale)
+            torch.mm(error, experts.second_bias.T, out=self.grad_selection)
+            torch.mm(selection.T, error, out=self.grad_second_bias)
+            torch.index_select(error, 0, rows, out=output)  # (p, d_out): each pair's own error
+            for one, weight, grad in zip(
+                _slices(output, mixed, parts=parts), experts.second, self.grad_second, strict=True
+            ):
+                self._product_into(one[1].T, one[0], grad)
+                self._product_into(one[0], weight.T, one[1])  # mixed is not needed any more
+            by_pair = z.new_zeros(len(rows), 1)
+            _gate_back(hidden, z, mixed, by_pair)
+            self.grad_selection[rows, owners] += by_pair[:, 0]
+            grad_x = torch.empty_like(x)
+            for one, weight, grad in zip(
+                _slices(x, mixed, grad_x, parts=parts), self.first, self.grad_first, strict=True
+            ):
+                torch.mm(one[0].T, one[1], out=grad)
+                torch.mm(one[1], weight.T, out=one[2])
+            self.grad_inputs.index_add_(0, rows, grad_x)
+            return self.gradients()
+
+        return loss, gradients
 
 
 def _slices(*tensors: Tensor, parts: list[slice]) -> list[list[Tensor]]:
