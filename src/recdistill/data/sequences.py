@@ -77,6 +77,38 @@ def windows_of(interactions: Interactions, users: Tensor, length: int, samples: 
     return Windows(items, targets, owners, newest)
 
 
+def newcomers(held_out: Interactions, train: Interactions) -> tuple[Interactions, Interactions | None]:
+    """Cut the sequences of users without train rows into a target, the last row, and a history, the others.
+
+    Args:
+        held_out: a split's rows.
+        train: the train rows.
+
+    Returns:
+        The split's targets, and the histories of such users among its rows; these are None where there are none,
+        or where the rows have no order.
+    """
+    indptr = held_out.event_indptr
+    owners = held_out.event_users.long()
+    place = torch.arange(held_out.num_events)
+    earlier = (train.event_indptr.diff()[owners] == 0) & (place < indptr[owners + 1] - 1)
+    if not held_out.has_order or not bool(earlier.any()):
+        return held_out, None
+    return _events(held_out, ~earlier), _events(held_out, earlier)
+
+
+def _events(interactions: Interactions, chosen: Tensor) -> Interactions:
+    times, positions = interactions.event_times, interactions.event_positions
+    return Interactions.from_events(
+        interactions.event_users[chosen],
+        interactions.event_items[chosen],
+        interactions.num_users,
+        interactions.num_items,
+        times=None if times is None else times[chosen],
+        positions=None if positions is None else positions[chosen],
+    )
+
+
 def windows_a_user(counts: Tensor, length: int, samples: Samples) -> Tensor:
     """How many windows users with ``counts`` (b,) events have, (b,) int64."""
     if samples == "shift-all":

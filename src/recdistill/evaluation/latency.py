@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class Latency(TypedDict):
         scoring, scoring_p99: of scoring all items for the same users, nothing kept; median and 99th percentile.
         lists, lists_p99: of the rest (looking up ids, masking, selecting, building the table): request by request
             the whole minus the scoring, at least 0.
+        encoding, encoding_p99: of turning the same users' histories into vectors (sequence models alone); scoring
+            then starts from these vectors, and lists are what neither takes.
         repeats: requests timed, after warm-up.
         threads: threads of torch.
     """
@@ -42,6 +44,8 @@ class Latency(TypedDict):
     scoring_p99: float
     lists: float
     lists_p99: float
+    encoding: NotRequired[float]
+    encoding_p99: NotRequired[float]
     repeats: int
     threads: int
 
@@ -56,41 +60,69 @@ def measure(model: Recommender, seconds: float = 1.0, batches: Sequence[int] = B
     """
     model.eval()
     users, _ = model.vocabularies()
+    encoder = _Encoder(model) if model.sequential and model.train_pairs is not None else None
     with torch.no_grad():
-        state = model.state(None)
+        state = None if encoder is not None else model.state(None)
     generator = torch.Generator().manual_seed(0)
     found: list[Latency] = []
     for batch in batches:
         picks = torch.randint(len(users), (_REQUESTS, batch), generator=generator)
         requests = [users.ids(pick) for pick in picks]
-        whole, scoring = _time(
-            lambda turn, asked=requests: model.recommend(asked[turn], _K),
-            lambda turn, rows=picks: _score(state, rows[turn]),
-            seconds / len(batches),
-        )
-        lists = [max(total - part, 0.0) for total, part in zip(whole, scoring, strict=True)]
+        calls: list[Callable[[int], object]] = [lambda turn, asked=requests: model.recommend(asked[turn], _K)]
+        if encoder is None:
+            calls.append(lambda turn, rows=picks: _score(state, rows[turn]))
+        else:
+            calls += encoder.calls(picks)
+        whole, *parts = _time(calls, seconds / len(batches))
+        scoring = parts[-1]
+        lists = [max(total - sum(part), 0.0) for total, *part in zip(whole, *parts, strict=True)]
         p50, p99 = _quantiles(whole)
         scoring_p50, scoring_p99 = _quantiles(scoring)
         lists_p50, lists_p99 = _quantiles(lists)
-        found.append(
-            Latency(
-                batch=batch,
-                p50=p50,
-                p99=p99,
-                scoring=scoring_p50,
-                scoring_p99=scoring_p99,
-                lists=lists_p50,
-                lists_p99=lists_p99,
-                repeats=len(whole),
-                threads=torch.get_num_threads(),
-            )
+        entry = Latency(
+            batch=batch,
+            p50=p50,
+            p99=p99,
+            scoring=scoring_p50,
+            scoring_p99=scoring_p99,
+            lists=lists_p50,
+            lists_p99=lists_p99,
+            repeats=len(whole),
+            threads=torch.get_num_threads(),
         )
+        if encoder is not None:
+            entry["encoding"], entry["encoding_p99"] = _quantiles(parts[0])
+        found.append(entry)
     return found
 
 
+class _Encoder:
+    """The parts of a sequence model's request: vectors of the users asked for, then their scores."""
+
+    def __init__(self, model: Recommender) -> None:
+        assert model.train_pairs is not None
+        self._model, self._histories = model, model.train_pairs
+        self._state: State | None = None
+
+    def calls(self, picks: Tensor) -> list[Callable[[int], object]]:
+        """What is timed for the requests of users ``picks`` (requests, batch)."""
+        return [lambda turn: self.encode(picks[turn]), lambda turn: self.score()]
+
+    @torch.no_grad()
+    def encode(self, users: Tensor) -> None:
+        self._state = self._model.fold_in(self._histories.event_rows(users))
+        assert self._state is not None
+        self._state.score_vectors()
+
+    def score(self) -> None:
+        assert self._state is not None
+        _score(self._state, torch.arange(self._state.num_users))
+
+
 @torch.no_grad()
-def _score(state: State, users: Tensor) -> None:
+def _score(state: State | None, users: Tensor) -> None:
     """Score all items, in tiles of bounded size."""
+    assert state is not None
     vectors = state.score_vectors()
     if vectors is None:
         width = max(1, _TILE // max(state.num_items, 1))
@@ -105,15 +137,13 @@ def _score(state: State, users: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def _time(
-    whole: Callable[[int], object], scoring: Callable[[int], object], seconds: float
-) -> tuple[list[float], list[float]]:
-    """Milliseconds of each request and of its scoring, in turn, after warm-up."""
-    taken: tuple[list[float], list[float]] = ([], [])
+def _time(calls: Sequence[Callable[[int], object]], seconds: float) -> list[list[float]]:
+    """Milliseconds of each call, taken in turn, request by request, after warm-up."""
+    taken: list[list[float]] = [[] for _ in calls]
     spent = 0.0
     turn = -_WARM_UPS
     while turn < _MIN_REPEATS or (spent < seconds and turn < _MAX_REPEATS):
-        for call, record in zip((whole, scoring), taken, strict=True):
+        for call, record in zip(calls, taken, strict=True):
             start = time.perf_counter()
             call(turn % _REQUESTS)
             passed = time.perf_counter() - start

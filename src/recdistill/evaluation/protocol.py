@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
+from recdistill.data.sequences import newcomers
 from recdistill.errors import DataError
 from recdistill.evaluation.candidates import Negatives, candidate_ranks
 from recdistill.evaluation.metrics import (
@@ -54,6 +55,9 @@ class Task:
         train: the train interactions, for popularity.
         ks: ascending cut-offs.
         num_masked_targets: pairs of the split that are masked, and so are no targets.
+        known: what sequence models read as histories, to be joined: train, valid at test, and the earlier rows of
+            users without train rows.
+        num_newcomers: users without train rows whose last row is the target and whose other rows are their history.
     """
 
     split: Split
@@ -64,6 +68,8 @@ class Task:
     train: Interactions
     ks: tuple[int, ...]
     num_masked_targets: int = 0
+    known: tuple[Interactions, ...] = ()
+    num_newcomers: int = 0
 
     @property
     def num_items(self) -> int:
@@ -73,6 +79,11 @@ class Task:
     def num_cold(self) -> int:
         """Users with a target and without a train row."""
         return int((self.train.user_counts[self.users] == 0).sum())
+
+    @cached_property
+    def histories(self) -> Interactions:
+        """What sequence models read."""
+        return self.known[0].union(*self.known[1:]) if self.known else self.train
 
     @cached_property
     def groups(self) -> Tensor:
@@ -102,8 +113,11 @@ def make_task(data: Data, split: Split, mask: Mask, ks: Sequence[int]) -> Task:
         mask = "none" if data.has_repeats else "seen"
     names = () if mask == "none" else ("train", "valid") if split == "test" else ("train",)
     parts = [data.split(name) for name in names]
+    targets, earlier = newcomers(data.split(split), data.train)
+    if parts and earlier is not None:
+        parts.append(earlier)
     masked = parts[0].union(*parts[1:]) if parts else None
-    targets = data.split(split)
+    known = (data.train, data.valid) if split == "test" else (data.train,)
     num_pairs = targets.num_pairs
     if masked is not None:
         targets = _without(targets, masked)
@@ -123,6 +137,8 @@ def make_task(data: Data, split: Split, mask: Mask, ks: Sequence[int]) -> Task:
         train=data.train,
         ks=tuple(sorted(set(ks))),
         num_masked_targets=num_pairs - targets.num_pairs,
+        known=known if earlier is None else (*known, earlier),
+        num_newcomers=0 if earlier is None else int((earlier.user_counts > 0).sum()),
     )
 
 

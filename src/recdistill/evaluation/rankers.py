@@ -54,10 +54,16 @@ class StateRanker:
 
 
 @torch.no_grad()
-def model_ranker(model: Recommender) -> StateRanker:
-    """A ranker of ``model``, which is put into eval mode; its state is computed once."""
+def model_ranker(model: Recommender, histories: Interactions | None = None) -> StateRanker:
+    """A ranker of ``model``, which is put into eval mode; its state is computed once.
+
+    Args:
+        model: built.
+        histories: what a sequence model reads of the users; by default what it was trained on, as others always do.
+    """
     device = next((value.device for value in model.state_dict().values()), None)
-    return StateRanker(model.eval().state(None), device)
+    model.eval()
+    return StateRanker(model.state(None) if histories is None else model.state_of(histories), device)
 
 
 class ListRanker:

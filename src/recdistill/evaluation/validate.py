@@ -22,6 +22,7 @@ def validator(
     masked: Sequence[Interactions] = (),
     metric: str = "ndcg@10",
     negatives: Negatives | None = None,
+    histories: Interactions | None = None,
 ) -> Callable[[Recommender], float]:
     """A function from a model to its metric, averaged over the users with a valid row.
 
@@ -30,6 +31,7 @@ def validator(
         masked: pairs that are not ranked (train), their union.
         metric: ``recall``, ``ndcg``, ``mrr``, ``hit`` or ``precision``, with ``@k``.
         negatives: rank each target among these candidates of its user; None ranks all items.
+        histories: what a sequence model reads of the users; what it is trained on by default.
 
     Returns:
         the function; it ranks in blocks, without gradient, and leaves the model's mode as it was.
@@ -54,7 +56,7 @@ def validator(
 
     def validate(model: Recommender) -> float:
         training = model.training
-        values = torch.cat(list(values_of(model_ranker(model))))
+        values = torch.cat(list(values_of(model_ranker(model, histories))))
         model.train(training)
         return float(values.mean())
 

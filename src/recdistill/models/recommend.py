@@ -15,7 +15,7 @@ from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import DataError, OptionError
-from recdistill.models.base import Recommender, ScoreVectors
+from recdistill.models.base import Recommender, ScoreVectors, State
 from recdistill.models.history import as_interactions
 from recdistill.models.ranking import top_items
 
@@ -44,9 +44,10 @@ def recommend(
         k: items a user; a user with fewer unseen items gets fewer rows.
         exclude_seen: leave out the train items (and the history) of each user.
         candidates: the only items to recommend, external ids; the whole catalogue by default.
-        history: external item ids by external user id, for users unknown to the model (it also replaces what is
-            known of a known user); items unknown to the model are ignored.
-        cold: an unknown user without a history: ``error``, or the ``popular`` items.
+        history: external item ids by external user id, the newest last, for users unknown to the model (it also
+            replaces what is known of a known user); items unknown to the model are ignored.
+        cold: an unknown user without a history, or with one of unknown items alone: ``error``, or the ``popular``
+            items.
 
     Returns:
         Columns ``user_id``, ``item_id``, ``rank`` (from 1), ``score``, in the order of ``users``.
@@ -67,6 +68,18 @@ def recommend(
     index = user_ids.index(asked)
     fresh = torch.tensor([user in given for user in asked.to_list()] if given else [], dtype=torch.bool)
     fresh = fresh if given else torch.zeros(len(index), dtype=torch.bool)
+    histories = None
+    if bool(fresh.any()):
+        asked_fresh = asked.filter(pl.Series(fresh.numpy()))
+        histories = _histories(item_ids, [given[user] for user in asked_fresh.to_list()])
+        empty = histories.event_indptr.diff() == 0
+        if cold == "error" and bool(empty.any()):
+            first = asked_fresh[int(torch.nonzero(empty)[0])]
+            raise DataError(
+                f"{int(empty.sum())} of {len(empty)} histories hold no item that the model knows, the first is that"
+                f" of {first!r}",
+                "give items that were in the training data, or cold='popular' for the most popular items",
+            )
     unknown = (index < 0) & ~fresh
     if cold == "error" and bool(unknown.any()):
         first = asked[int(torch.nonzero(unknown)[0])]
@@ -79,21 +92,29 @@ def recommend(
     known = (index >= 0) & ~fresh
     seen = [model.train_pairs] if exclude_seen and model.train_pairs is not None else []
     with torch.no_grad():
-        state = model.frozen()
-        if bool(known.any()):
-            ids[known], scores[known] = top_items(state, index[known], k, seen, allowed)
-        if bool(fresh.any()):
-            asked_fresh = asked.filter(pl.Series(fresh.numpy()))
-            rows = _histories(item_ids, [given[user] for user in asked_fresh.to_list()])
-            own = model.fold_in(rows)
+        model.eval()
+        if bool(known.any()) and model.sequential and model.train_pairs is not None:
+            # the histories of those asked for alone, not of all users
+            rows = model.train_pairs.rows(index[known])
+            own = model.fold_in(model.train_pairs.event_rows(index[known]))
+            assert own is not None
+            hidden = [as_interactions(rows, len(item_ids))] if exclude_seen else []
+            ids[known], scores[known] = _top_folded(own, k, hidden, allowed)
+        elif bool(known.any()):
+            ids[known], scores[known] = top_items(model.frozen(), index[known], k, seen, allowed)
+        if histories is not None:
+            rows = ops.Rows(histories.indptr, histories.items)
+            events = ops.Rows(histories.event_indptr, histories.event_items)
+            own = model.fold_in(events if model.sequential else rows)
             if own is not None:
-                new = torch.arange(own.num_users)
                 hidden = [as_interactions(rows, own.num_items)] if exclude_seen else []
-                ids[fresh], scores[fresh] = top_items(own, new, k, hidden, allowed)
+                ids[fresh], scores[fresh] = _top_folded(own, k, hidden, allowed)
             else:
                 ids[fresh], scores[fresh] = _recommend_folded(
-                    state.score_vectors(), rows, k, exclude_seen, allowed, model.model_name()
+                    model.frozen().score_vectors(), rows, k, exclude_seen, allowed, model.model_name()
                 )
+        if histories is not None:
+            unknown = unknown.masked_scatter(fresh, histories.event_indptr.diff() == 0)
         if bool(unknown.any()):
             ids[unknown], scores[unknown] = _popular(model, k, int(unknown.sum()), allowed)
     return _table(asked, item_ids, ids, scores)
@@ -111,14 +132,23 @@ def _candidates(items: Vocabulary, candidates: Any) -> Tensor:
     return index.unique()
 
 
-def _histories(items: Vocabulary, histories: list[Sequence[Any]]) -> ops.Rows:
+def _histories(items: Vocabulary, histories: list[Sequence[Any]]) -> Interactions:
+    """The known items of each history, in order."""
     lengths = torch.tensor([len(history) for history in histories])
     flat = pl.Series([item for history in histories for item in history])
     index = items.index(flat) if len(flat) else torch.empty(0, dtype=torch.int64)
     owner = torch.repeat_interleave(torch.arange(len(histories)), lengths)
     keep = index >= 0
-    pairs = Interactions.from_events(owner[keep], index[keep], len(histories), len(items))
-    return ops.Rows(pairs.indptr, pairs.items)
+    return Interactions.from_events(
+        owner[keep], index[keep], len(histories), len(items), positions=torch.arange(len(index))[keep]
+    )
+
+
+def _top_folded(
+    state: State, k: int, hidden: Sequence[Interactions], allowed: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The top items of all users of a state that a model made from histories."""
+    return top_items(state, torch.arange(state.num_users), k, hidden, allowed)
 
 
 def fold_in(

@@ -66,10 +66,17 @@ def protocol(evaluation: Evaluation, data: Directory | None) -> list[Fact]:
         Fact("Ranking", ranked),
         Fact("Left out of the lists", f"what the user took in {masked}" if masked else "nothing"),
         Fact("Users", _users(evaluation.users)),
-        Fact("History read by the models", " and ".join(evaluation.history) or "not recorded"),
+        Fact("History read by the models", _history(evaluation)),
         Fact("Equal scores", "ranked by a fixed hash of the item's id, the same for every model"),
         *_definitions(evaluation),
     ]
+
+
+def _history(evaluation: Evaluation) -> str:
+    read = " and ".join(evaluation.history) or "not recorded"
+    if not evaluation.sequence_history:
+        return read
+    return f"{' and '.join(evaluation.sequence_history)} by sequence models, {read} by others"
 
 
 def _data(evaluation: Evaluation, data: Directory | None) -> str:
@@ -95,6 +102,10 @@ def _users(users: Mapping[str, int]) -> str:
         ("without_train_rows", "of those counted without a train row"),
     ):
         told.append(f"{users[key]:,} {text}" if key in users else f"not recorded: how many {text}")
+    if users.get("newcomers"):
+        told.append(
+            f"{users['newcomers']:,} of these by their last row alone, their other rows being their history"
+        )
     if users.get("masked_targets"):
         told.append(
             f"{users['masked_targets']:,} rows of the split are left out of the lists and so no targets"

@@ -59,6 +59,7 @@ def _evaluation(name: str, tree: Json) -> Evaluation:
         negatives=tree.get("negatives"),
         masked=tuple(tree["masked"]),
         history=tuple(tree.get("history", ())),
+        sequence_history=tuple(tree.get("sequence_history", ())),
         num_items=int(tree["num_items"]),
         users={"evaluated": fallback, **tree.get("users", {})},
         entries=entries,

@@ -179,6 +179,7 @@ class Evaluation:
     entries: tuple[Entry, ...]
     tests: tuple[Test, ...]
     popularity: tuple[PopularityGroup, ...]
+    sequence_history: tuple[str, ...] = ()
 
     def entry(self, name: str | None) -> Entry | None:
         """The row of that name, or of the member of that name."""

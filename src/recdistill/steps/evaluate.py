@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from recdistill import artifacts
+from recdistill import artifacts, config
 from recdistill.artifacts import read_json, read_manifest, write_json, write_table
 from recdistill.config import validated
 from recdistill.data.prepared import Data
@@ -107,11 +107,14 @@ def evaluate(
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             task = make_task(opened, split, mask, cut_offs)
-            _say(task, protocol, shown)
+            sequential = [member.name for member in members if _sequential(member)]
+            _say(task, protocol, sequential, shown)
             drawn = evaluation_negatives(opened, negatives, task.users) if protocol == "sampled" else None
             lineage = _lineage(members, named_teacher, named_alone)
             done = _run(members, opened, task, drawn, lineage, device, latency, shown)
-            result = _header(opened, task, protocol, negatives) | summarise(done, task, lineage, seed)
+            result = _header(opened, task, protocol, negatives, sequential) | summarise(
+                done, task, lineage, seed
+            )
             write_json(job.work / "metrics.json", result)
             write_table(job.work / "per_user.parquet", per_user_table(done, task, opened.users))
             job.summary.update({"models": [member.name for member in members], "num_users": len(task.users)})
@@ -171,14 +174,33 @@ def _lineage(members: Sequence[Member], teacher: Member | None, alone: Member | 
     return Lineage(teachers, teacher, alone)
 
 
-def _say(task: Task, protocol: str, shown: Progress) -> None:
+def _sequential(member: Member) -> bool:
+    """Whether it is a model that reads histories in order."""
+    if member.manifest.kind != "model":
+        return False
+    model: dict[str, Any] = member.manifest.options["model"]
+    return config.find("models", model["name"]).sequential
+
+
+def _sequence_history(task: Task) -> list[str]:
+    return ["train", "valid"] if task.split == "test" else ["train"]
+
+
+def _say(task: Task, protocol: str, sequential: Sequence[str], shown: Progress) -> None:
     without = task.train.num_users - len(task.users)
     masked = " and ".join(task.masked_splits) or "nothing"
     counted = f"{len(task.users):,} users with a {task.split} row; {without:,} without one are not counted"
     shown.note(f"{counted}; {task.num_cold:,} have no train row")
     if task.num_masked_targets:
         shown.note(f"{task.num_masked_targets:,} {task.split} rows are masked, and so are no targets")
-    shown.note(f"{protocol} ranking, masked: {masked}; history: train")
+    if task.num_newcomers:
+        shown.note(
+            f"{task.num_newcomers:,} users without train rows: the last row is the target, the others are their history"
+        )
+    history = "train"
+    if sequential:
+        history = f"{' and '.join(_sequence_history(task))} for {', '.join(sequential)}, train for all others"
+    shown.note(f"{protocol} ranking, masked: {masked}; history: {history}")
 
 
 def _run(
@@ -241,7 +263,7 @@ def _open(
                 f"{member.path} knows {len(users)} users and {len(items)} items, not those of {data.path}",
                 "evaluate it on the data directory it was made from",
             )
-        return model, model_ranker(model)
+        return model, model_ranker(model, task.histories if model.sequential else None)
     return None, _store_ranker(member, data, task, sampled, shown)
 
 
@@ -287,7 +309,9 @@ def _evaluated(
     return Evaluated(member, outcome, compared, model.num_parameters(), size, timed)
 
 
-def _header(data: Data, task: Task, protocol: str, negatives: int) -> dict[str, Any]:
+def _header(
+    data: Data, task: Task, protocol: str, negatives: int, sequential: Sequence[str]
+) -> dict[str, Any]:
     """The part of `metrics.json` that does not depend on the models."""
     return {
         "format": FORMAT,
@@ -298,11 +322,13 @@ def _header(data: Data, task: Task, protocol: str, negatives: int) -> dict[str, 
         "k": list(task.ks),
         "masked": list(task.masked_splits),
         "history": ["train"],
+        **({"sequence_history": _sequence_history(task)} if sequential else {}),
         "num_items": task.num_items,
         "users": {
             "evaluated": len(task.users),
             "without_targets": task.train.num_users - len(task.users),
             "without_train_rows": task.num_cold,
             "masked_targets": task.num_masked_targets,
+            **({"newcomers": task.num_newcomers} if task.num_newcomers else {}),
         },
     }

@@ -12,6 +12,7 @@ from recdistill import artifacts, config
 from recdistill.artifacts import save_arrays
 from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
+from recdistill.data.sequences import newcomers
 from recdistill.distillers.base import Objective
 from recdistill.errors import OptionError
 from recdistill.evaluation.candidates import Negatives
@@ -143,8 +144,11 @@ def make_validator(data: Data, training: TrainingOptions) -> Callable[[Recommend
     if number is not None:
         users = (data.valid.user_counts > 0).nonzero().squeeze(1)
         negatives = Negatives(data.train.union(data.valid), number, users, data.manifest.seed or 0)
-    masked = () if data.has_repeats else (data.train,)
-    return validator(data.valid, masked, training.validate_metric, negatives)
+    targets, earlier = newcomers(data.valid, data.train)
+    known = (data.train,) if earlier is None else (data.train, earlier)
+    histories = None if earlier is None else data.train.union(earlier)
+    masked = () if data.has_repeats else known
+    return validator(targets, masked, training.validate_metric, negatives, histories)
 
 
 def model_summary(model: Recommender, result: Result, work: Path) -> dict[str, Any]:

@@ -18,14 +18,17 @@ WEIGHTS = "weights.safetensors"
 
 
 def save_model(model: Recommender, folder: Path) -> None:
-    """Write weights, vocabularies and train pairs of ``model`` to ``folder``."""
+    """Write weights, vocabularies and train pairs of ``model`` to ``folder``, with their order where it reads it."""
     users, items = model.vocabularies()
     pairs = model.train_pairs
     assert pairs is not None
     save_arrays(
         folder / WEIGHTS, {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     )
-    save_arrays(folder / "train.safetensors", {"indptr": pairs.indptr, "items": pairs.items})
+    arrays = {"indptr": pairs.indptr, "items": pairs.items}
+    if model.sequential:
+        arrays |= {"event_indptr": pairs.event_indptr, "event_items": pairs.event_items}
+    save_arrays(folder / "train.safetensors", arrays)
     users.save(folder / "users.parquet")
     items.save(folder / "items.parquet")
 
@@ -48,7 +51,10 @@ def load(path: Path | str, device: str = "cpu") -> Recommender:
     assert isinstance(model, Recommender)
     arrays = load_arrays(path / "train.safetensors")
     users, items = Vocabulary.load(path / "users.parquet"), Vocabulary.load(path / "items.parquet")
-    pairs = pairs_of(arrays["indptr"], arrays["items"], len(items))
+    if model.sequential:
+        pairs = events_of(arrays["event_indptr"], arrays["event_items"], len(items))
+    else:
+        pairs = pairs_of(arrays["indptr"], arrays["items"], len(items))
     model.build(pairs, torch.Generator())
     load_weights(model, path / WEIGHTS)
     model.attach(users, items, pairs)
@@ -75,3 +81,10 @@ def pairs_of(indptr: torch.Tensor, items: torch.Tensor, num_items: int) -> Inter
     """Interactions from their CSR arrays."""
     users = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
     return Interactions.from_events(users, items.clone(), len(indptr) - 1, num_items)
+
+
+def events_of(indptr: torch.Tensor, items: torch.Tensor, num_items: int) -> Interactions:
+    """Interactions from the CSR arrays of their events in order."""
+    users = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
+    order = torch.arange(len(users)) - indptr[users]
+    return Interactions.from_events(users, items.clone(), len(indptr) - 1, num_items, positions=order)

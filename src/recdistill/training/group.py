@@ -24,13 +24,19 @@ class Group:
     size: int = 1
 
     def own_rows(self, interactions: Interactions) -> Interactions:
-        """The pairs of the users whose index is ``rank`` modulo ``size``; user indices stay as they are."""
+        """The events of the users whose index is ``rank`` modulo ``size``; user indices stay as they are."""
         if self.size == 1:
             return interactions
-        users = interactions.users
+        users = interactions.event_users
         own = users % self.size == self.rank
+        times, positions = interactions.event_times, interactions.event_positions
         return Interactions.from_events(
-            users[own], interactions.items[own], interactions.num_users, interactions.num_items
+            users[own],
+            interactions.event_items[own],
+            interactions.num_users,
+            interactions.num_items,
+            times=None if times is None else times[own],
+            positions=None if positions is None else positions[own],
         )
 
     def any_has(self, left: bool) -> bool:
