@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import MissingKnowledgeError
+from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, ScoreVectors, State
+from recdistill.models.sequence_batches import Places
 
-KINDS = ("top_items", "top_users", "observed_scores", "embeddings", "scores", "trajectory")
+KINDS = ("top_items", "top_users", "observed_scores", "embeddings", "scores", "trajectory", "hidden_states")
 """The kinds of knowledge that a store can hold."""
 
 
@@ -62,6 +64,10 @@ class TeacherState(State, Protocol):
 
     def top_users(self, items: Tensor, depth: int) -> Lists:
         """The best users of ``items`` (n,) among those who have not interacted, depth columns."""
+        ...
+
+    def sequence_reads(self, places: Places) -> SequenceReads:
+        """Of a live sequence teacher: what it makes of each item of the step's windows, found at ``places``."""
         ...
 
 
@@ -143,6 +149,9 @@ class Restricted:
 
     def top_users(self, items: Tensor, depth: int) -> Lists:
         return self._of("top_users").top_users(items, depth)
+
+    def sequence_reads(self, places: Places) -> SequenceReads:
+        return self._of("hidden_states").sequence_reads(places)
 
     def observed_scores(self) -> Tensor:
         return self._of("observed_scores").observed_scores()

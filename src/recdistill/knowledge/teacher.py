@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,11 @@ from recdistill.knowledge.base import MEMBER_DEPTH, Knowledge, Lists, Member, Re
 from recdistill.knowledge.elsewhere import Elsewhere, elsewhere
 from recdistill.knowledge.ensemble import by_item, listed_scores
 from recdistill.knowledge.members import MEMBERS, stored_members
+from recdistill.knowledge.sequence import SequenceReads, sequence_reads
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.ranking import top_items, top_users
+from recdistill.models.sequence_batches import Places
+from recdistill.models.sequential import SequenceModel
 
 _LISTS = ("top_items", "top_users")
 
@@ -130,6 +134,7 @@ class TeacherKnowledge:
         path: the store's directory; None for a live model.
         manifest: the store's manifest; None for a live model.
         elsewhere: how to read a store that another program made; None for one of ours.
+        sequence_model: a live teacher that reads sequences; None for others and for stores.
     """
 
     train: Interactions
@@ -140,7 +145,10 @@ class TeacherKnowledge:
     manifest: Manifest | None = None
     elsewhere: Elsewhere | None = None
     _by_item: Lists | None = field(default=None, repr=False)
+    sequence_model: SequenceModel | None = None
     _members: dict[int, tuple[Member, ...]] = field(default_factory=lambda: {}, repr=False)
+    _batch: Batch | None = field(default=None, repr=False)
+    _reads: SequenceReads | None = field(default=None, repr=False)
 
     @property
     def num_users(self) -> int:
@@ -165,6 +173,8 @@ class TeacherKnowledge:
             kinds |= self.frozen.kinds
         if self.can_score:
             kinds |= {*_LISTS, "observed_scores"}
+        if self.sequence_model is not None:
+            kinds.add("hidden_states")
         if "top_items" in kinds:  # without a stored trajectory, the final lists are the only state
             kinds.add("trajectory")
         if self._is_ensemble:
@@ -177,8 +187,20 @@ class TeacherKnowledge:
         return self.frozen is not None and "scores" in self.frozen.kinds
 
     def state(self, batch: Batch) -> TeacherKnowledge:
-        del batch  # both a store and a frozen table model answer every batch alike
-        return self
+        if self.sequence_model is None:  # a store and a frozen table model answer every batch alike
+            return self
+        found = copy.copy(self)
+        found._batch, found._reads = batch, None
+        return found
+
+    def sequence_reads(self, places: Places) -> SequenceReads:
+        if self._reads is None:
+            if self.sequence_model is None or self._batch is None:
+                raise MissingKnowledgeError(
+                    "only a live sequence teacher answers item by item, within a step"
+                )
+            self._reads = sequence_reads(self.sequence_model, self._batch, places)
+        return self._reads
 
     def require(self, kinds: frozenset[str], method: str) -> None:
         missing = sorted(kinds - self.kinds)
@@ -193,6 +215,11 @@ class TeacherKnowledge:
                 f"{method} reads {', '.join(missing)}, and this ensemble has none: it holds"
                 f" {', '.join(sorted(self.kinds))}",
                 "use a method that reads lists, or one of its teachers",
+            )
+        if "hidden_states" in missing:
+            raise MissingKnowledgeError(
+                f"{method} reads what each item of a history becomes, which only a live sequence model answers",
+                "distil from a model that reads sequences, live: --live MODEL",
             )
         if missing:
             raise MissingKnowledgeError(
@@ -339,7 +366,8 @@ def frozen_state(model: Recommender) -> FrozenState:
 
 def live(model: Recommender, train: Interactions) -> TeacherKnowledge:
     """A live frozen model as knowledge: lists are derived when a method asks for them."""
-    return TeacherKnowledge(train=train, frozen=frozen_state(model))
+    sequence_model = model if isinstance(model, SequenceModel) else None
+    return TeacherKnowledge(train=train, frozen=frozen_state(model), sequence_model=sequence_model)
 
 
 def load_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:

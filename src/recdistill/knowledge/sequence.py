@@ -1,0 +1,69 @@
+"""What a live teacher makes of each item of a step's windows: its layers and what it expects next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recdistill.models.base import Batch, ScoreVectors
+from recdistill.models.sequence_batches import Places
+from recdistill.models.sequential import SequenceModel
+
+
+@dataclass(frozen=True)
+class SequenceReads:
+    """A teacher's answers item by item, without gradient.
+
+    A teacher whose maximum length is below the student's answers for each window's newest items alone.
+
+    Attributes:
+        rows: which of the N items of the student's windows have an answer, shape ``(n,)``, int64.
+        embeddings: what enters the first layer, shape ``(n, dim)``.
+        hidden_states: what each layer leaves, shape ``(n, dim)`` each.
+        vectors: tables whose product scores items as the next one: a row for each of the n, and the output table.
+        whole: every item has an answer.
+    """
+
+    rows: Tensor
+    embeddings: Tensor
+    hidden_states: tuple[Tensor, ...]
+    vectors: ScoreVectors
+    whole: bool
+
+    def logits(self, at: Tensor | slice | None = None, items: Tensor | None = None) -> Tensor:
+        """Scores of items (m,) as the next one of rows ``at`` among the n; of all by default."""
+        outputs, table, bias = self.vectors.users, self.vectors.items, self.vectors.item_bias
+        outputs = outputs if at is None else outputs[at]
+        if items is not None:
+            table, bias = table[items], None if bias is None else bias[items]
+        scores = outputs @ table.T
+        return scores if bias is None else scores + bias
+
+
+@torch.no_grad()
+def sequence_reads(model: SequenceModel, batch: Batch, places: Places) -> SequenceReads:
+    """What ``model``, in eval mode, answers for ``batch``.
+
+    Args:
+        model: the teacher.
+        batch: windows.
+        places: where the student finds the items of these windows.
+    """
+    state = model.to(batch.users.device).eval().state(batch)
+    rows = torch.arange(len(places.items), device=places.items.device)
+    whole = state.places.mask.shape == places.mask.shape
+    if not whole:
+        width = state.places.mask.shape[1]
+        kept = torch.zeros_like(places.mask)
+        kept[:, -width:] = places.mask[:, -width:]
+        rows = rows[kept[places.mask]]
+    encoded, vectors = state.encoded, state.next_item_vectors()
+    return SequenceReads(
+        rows,
+        encoded.embeddings,
+        encoded.hidden_states,
+        ScoreVectors(*(part if part is None else part.detach() for part in vectors)),  # pyright: ignore[reportArgumentType]
+        whole,
+    )
