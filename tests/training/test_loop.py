@@ -172,6 +172,33 @@ def test_a_closed_form_model_is_one_epoch(tmp_path: Path) -> None:
     assert torch.equal(model.get_buffer("counts"), pairs().item_counts.float())
 
 
+class Counting(RRD):
+    """RRD that tells how many steps it has taken."""
+
+    def setup(self, context: Any) -> None:
+        super().setup(context)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def after_step(self) -> None:
+        self.get_buffer("steps").add_(1)
+
+    def facts(self) -> dict[str, float]:
+        return {"steps": float(self.get_buffer("steps"))}
+
+
+def test_facts_of_methods_are_in_the_history(tmp_path: Path) -> None:
+    knowledge = live(built(BPR(dim=6), pairs(), seed=8), pairs())
+    small = {"num_interesting": 3, "num_uninteresting": 4, "depth": 9}
+    methods = [RRD(**small), Counting(**small)]  # type: ignore[arg-type]
+    train(BPR(dim=4), Objective(methods, knowledge), pairs(), options(epochs=2), work=tmp_path)
+    first, second = (json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines())
+    steps = -(-pairs().num_pairs // 64)
+    assert first["facts"] == {"test-loop": {"steps": steps}}
+    assert second["facts"] == {"test-loop": {"steps": 2 * steps}}
+    train(BPR(dim=4), objective("both"), pairs(), options(epochs=1), work=tmp_path / "none")
+    assert "facts" not in json.loads((tmp_path / "none" / "history.jsonl").read_text())
+
+
 def test_validate_every() -> None:
     result = train(BPR(dim=2), Objective(), pairs(), options(epochs=5, validate_every=2), score)
     assert [record["metric"] is not None for record in result.history] == [False, True, False, True, True]

@@ -270,10 +270,10 @@ def _gather(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = rows.long()
     starts = indptr[rows]
     lengths = indptr[rows + 1] - starts
-    ends = torch.zeros(len(rows) + 1, dtype=torch.int64)
+    ends = torch.zeros(len(rows) + 1, dtype=torch.int64, device=indptr.device)
     torch.cumsum(lengths, 0, out=ends[1:])
     shift = torch.repeat_interleave(starts - ends[:-1], lengths)
-    return ends, torch.arange(len(shift)) + shift
+    return ends, torch.arange(len(shift), device=shift.device) + shift
 
 
 def _joined(columns: Sequence[Tensor | None]) -> Tensor | None:

@@ -114,6 +114,13 @@ class Distiller(nn.Module):
     def after_step(self) -> None:
         """Called after each optimiser step."""
 
+    def facts(self) -> dict[str, float]:
+        """Numbers about where the method is, finite, that are written into the epoch's line of ``history.jsonl``.
+
+        Read at the end of every epoch, so they come from buffers: a resumed run writes the same.
+        """
+        return {}
+
 
 def list_scores(state: State, users: Tensor, items: Tensor) -> Tensor:
     """Scores for list-wise losses: those of ``items`` (b, n) times the model's ``score_scale``.
@@ -222,6 +229,11 @@ class Objective(nn.Module):
         """Tell every method that a step was taken."""
         for _, method in self.methods():
             method.after_step()
+
+    def facts(self) -> dict[str, dict[str, float]]:
+        """The facts of those methods that have any, by term name."""
+        found = {name: method.facts() for name, method in self.methods()}
+        return {name: facts for name, facts in found.items() if facts}
 
 
 def term_names(names: Sequence[str]) -> list[str]:

@@ -16,7 +16,14 @@ from recdistill.ops.optim import (
     rowwise_adagrad_reference,
 )
 from recdistill.ops.plackett_luce import plackett_luce, plackett_luce_reference
-from recdistill.ops.rows import Rows, contains, contains_reference, unique_inverse, unique_inverse_reference
+from recdistill.ops.rows import (
+    Rows,
+    contains,
+    contains_reference,
+    positions_among,
+    unique_inverse,
+    unique_inverse_reference,
+)
 from recdistill.ops.sampling import (
     draw_unobserved,
     draw_unobserved_reference,
@@ -45,6 +52,7 @@ __all__ = [
     "log_sum_exp_except_reference",
     "plackett_luce",
     "plackett_luce_reference",
+    "positions_among",
     "row_slots",
     "rowwise_adagrad",
     "rowwise_adagrad_reference",

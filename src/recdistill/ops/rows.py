@@ -95,6 +95,17 @@ def contains_reference(indptr: Tensor, items: Tensor, users: Tensor, ids: Tensor
     return found & (position < indptr[rows + 1])
 
 
+def positions_among(rows: Rows, candidates: Tensor) -> Rows:
+    """The positions among ``candidates`` (ascending, unique ids) of those ids of each row that are among them."""
+    ids = rows.items.long()
+    if len(candidates) == 0:
+        return Rows(torch.zeros_like(rows.indptr), rows.items[:0])
+    positions = torch.searchsorted(candidates, ids).clamp_(max=len(candidates) - 1)
+    present = candidates[positions] == ids
+    before = torch.cat([present.new_zeros(1, dtype=torch.int64), present.cumsum(0)])
+    return Rows(before[rows.indptr], positions[present].int())
+
+
 def unique_inverse(ids: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     """Return the distinct ids in ascending order, and each id's index among them.
 

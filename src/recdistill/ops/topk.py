@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import DataError, OptionError
-from recdistill.ops.rows import Rows
+from recdistill.ops.rows import Rows, positions_among
 from recdistill.ops.topk_blocks import Dense, Product, select
 
 _PAD_KEY = torch.iinfo(torch.int64).min
@@ -54,7 +54,7 @@ def top_k(
     if candidates is None:
         return select(Product.of(rows, items, bias, None), k, exclude)
     # The kernels rank positions among the candidates, which order as the ids do.
-    exclude = None if exclude is None else _positions(exclude, candidates)
+    exclude = None if exclude is None else positions_among(exclude, candidates)
     scores, positions = select(Product.of(rows, items, bias, candidates), k, exclude)
     if len(candidates) == 0:
         return scores, positions
@@ -153,17 +153,6 @@ def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     pad = keys == _PAD_KEY
     scores = bits.view(torch.float32).masked_fill(pad, -torch.inf)
     return scores, (_LOW - (keys & _LOW)).masked_fill_(pad, -1)
-
-
-def _positions(exclude: Rows, candidates: Tensor) -> Rows:
-    """The positions among the candidates of those excluded items that are among them."""
-    items = exclude.items.long()
-    if len(candidates) == 0:
-        return Rows(torch.zeros_like(exclude.indptr), exclude.items[:0])
-    positions = torch.searchsorted(candidates, items).clamp_(max=len(candidates) - 1)
-    present = candidates[positions] == items
-    before = torch.cat([present.new_zeros(1, dtype=torch.int64), present.cumsum(0)])
-    return Rows(before[exclude.indptr], positions[present].int())
 
 
 def _drop(keys: Tensor, tile: Tensor, start: int, stop: int, exclude: Rows) -> None:

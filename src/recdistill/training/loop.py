@@ -402,6 +402,7 @@ class _Run:
             "rows_per_second": rows / max(seconds, 1e-9),
             "seconds": seconds,
             "validation_seconds": validation_seconds,
+            **({"facts": facts} if (facts := self.objective.facts()) else {}),
         }
 
     def save(self) -> None:
