@@ -19,8 +19,11 @@ from recdistill.testing import CPU, built, check_distiller, tiny_interactions
 STUDENTS: dict[str, Callable[[], Recommender]] = {
     "bpr": partial(models.BPR, dim=3),
     "cml": partial(models.CML, dim=3),
+    "itemvae": partial(models.ItemVAE, dim=3),
     "lightgcn": partial(models.LightGCN, dim=3, num_layers=2),
+    "multvae": partial(models.MultVAE, dim=3),
     "neumf": partial(models.NeuMF, dim=3),
+    "sasrec": partial(models.SASRec, dim=3, max_length=6),
     "simplex": partial(models.SimpleX, dim=3),
     "xsimgcl": partial(models.XSimGCL, dim=3, num_layers=2),
 }

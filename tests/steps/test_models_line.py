@@ -11,8 +11,11 @@ import pytest
 import torch
 
 import recdistill as rd
+from recdistill.artifacts import read_manifest
+from recdistill.data.prepared import Data
 from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.evaluation.latency import measure
+from recdistill.evaluation.validate import validator
 from recdistill.models.base import Recommender
 from recdistill.progress import Silent
 from recdistill.training import loop
@@ -27,7 +30,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "cml": {"dim": 4},
     "simplex": {"dim": 4, "num_negatives": 20},
     "xsimgcl": {"dim": 4},
+    "multvae": {"dim": 4, "anneal_steps": 10},
+    "itemvae": {"dim": 4, "anneal_steps": 10},
 }
+BY_STEPS = ["neumf", "cml", "simplex", "xsimgcl", "multvae", "itemvae"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def test_from_training_to_evaluation(root: Path, name: str) -> None:
     assert sampled["models"][name]["metrics"]
 
 
-@pytest.mark.parametrize("name", ["neumf", "cml", "simplex", "xsimgcl"])
+@pytest.mark.parametrize("name", BY_STEPS)
 def test_models_trained_by_steps_are_students(root: Path, name: str) -> None:
     rd.train(root / "data", rd.models.BPR(dim=8), root / "teacher", training=FAST)
     rd.extract(root / "data", root / "teacher", root / "knowledge", depth=20)
@@ -88,7 +94,7 @@ def test_models_trained_by_steps_are_students(root: Path, name: str) -> None:
     assert any(not torch.equal(value, weights[key]) for key, value in student.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["neumf", "cml", "simplex", "xsimgcl"])
+@pytest.mark.parametrize("name", BY_STEPS)
 def test_a_resumed_run_has_the_same_bits(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, training = {"name": name, **MODELS[name]}, {**FAST, "checkpoint_seconds": 0}
     whole = rd.train(root / "data", model, root / f"whole-{name}", training=training)
@@ -108,6 +114,15 @@ def test_a_resumed_run_has_the_same_bits(root: Path, name: str, monkeypatch: pyt
     resumed = rd.train(root / "data", model, root / f"cut-{name}", training=training, resume=True)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_loaded_model_scores_as_it_was_validated(root: Path, name: str) -> None:
+    model = trained(root, name)
+    data = Data.load(root / "data")
+    assert model.path is not None
+    summary = read_manifest(model.path, kind="model").summary
+    assert validator(data.valid, (data.train,))(model) == summary["best_metric"]
 
 
 @pytest.mark.parametrize("name", list(MODELS))

@@ -15,7 +15,9 @@ from recdistill.errors import OptionError
 from recdistill.models.base import EmbeddingState, Recommender
 from recdistill.models.bpr import BPR
 from recdistill.models.cml import CML
+from recdistill.models.itemvae import ItemVAE
 from recdistill.models.lightgcn import LightGCN
+from recdistill.models.multvae import MultVAE
 from recdistill.models.neumf import NeuMF
 from recdistill.models.popularity import Popularity
 from recdistill.models.simplex import SimpleX
@@ -212,10 +214,12 @@ def test_every_option_changes_something(changes: dict[str, Any]) -> None:
         lambda: CML(dim=3),
         lambda: LightGCN(dim=3),
         lambda: NeuMF(dim=3),
+        lambda: MultVAE(dim=3),
+        lambda: ItemVAE(dim=3),
         lambda: SimpleX(dim=3, num_negatives=4),
         lambda: XSimGCL(dim=3),
     ],
-    ids=["cml", "lightgcn", "neumf", "simplex", "xsimgcl"],
+    ids=["cml", "lightgcn", "neumf", "multvae", "itemvae", "simplex", "xsimgcl"],
 )
 def test_every_model_learns_on_either_side(make: Any) -> None:
     interactions = tiny_interactions(30, 40, seed=5)
