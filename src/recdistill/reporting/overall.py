@@ -20,7 +20,7 @@ FORMAT = 1
 
 Json = Mapping[str, Any]
 
-_FIRST = {"teacher": 0, "trained alone": 1}
+_FIRST = {"teacher": 0, "ensemble": 1, "trained alone": 2}
 _GAPS = ("ndcg", "recall")
 
 
@@ -116,12 +116,12 @@ def _counted(comparison: Json, found: Json) -> str:
 
 
 def ranked(found: Json, roles: Json) -> list[str]:
-    """The rows: teachers, those trained alone, then the others, best first by the leading metric."""
+    """The rows: teachers, ensembles, those trained alone, then the others, best first by the leading metric."""
     metric = found["metrics"][0]
 
     def place(name: str) -> tuple[int, float]:
         mean = found["rows"][name]["metrics"].get(metric, {}).get("mean")
-        return _FIRST.get(roles.get(name, ""), 2), -(mean if mean is not None else float("-inf"))
+        return _FIRST.get(roles.get(name, ""), len(_FIRST)), -(mean if mean is not None else float("-inf"))
 
     return sorted(found["rows"], key=place)
 

@@ -22,10 +22,12 @@ from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
 from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, out_of, plan
 from recdistill.steps.distill import distill, make_methods
+from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
+from recdistill.steps.runtables import Ensemble
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -154,6 +156,7 @@ class _Comparison:
                 )
         split = _Split(number, folder, data, {})
         knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
+        knowledge |= {chosen.name: self._ensemble(split, chosen) for chosen in self.plan.ensembles}
         for row in self.plan.rows:  # before the first student is trained
             for method in make_methods(row.methods) if row.teacher else ():
                 knowledge[row.teacher.name if row.teacher else ""].require(method.needs, row.name)
@@ -179,6 +182,17 @@ class _Comparison:
             lambda force: extract(
                 split.data, model, split.folder / teacher.knowledge, device=self.device,
                 **self.plan.extract, force=force, progress=self.progress,
+            )
+        )  # fmt: skip
+
+    def _ensemble(self, split: _Split, chosen: Ensemble) -> TeacherKnowledge:
+        stores = {teacher.name: split.folder / teacher.knowledge for teacher in self.plan.teachers}
+        path = split.folder / chosen.directory
+        split.models[chosen.directory] = [path]
+        return self._kept(
+            lambda force: ensemble(
+                [stores[name] for name in chosen.teachers], path, data=split.data, **chosen.options,
+                force=force, progress=self.progress,
             )
         )  # fmt: skip
 
@@ -232,18 +246,21 @@ class _Comparison:
                 self.out / "comparison", kind="comparison", options=options, inputs=made, force=force
             ) as job:
                 if not job.reused:
+                    stores = {one.directory: one for one in self.plan.ensembles}
                     runs = [
                         run for split in splits for name, paths in split.models.items() for run in
-                        (_describe(name, split.seed, path) for path in paths)
+                        (_describe(name, split.seed, path) for path in paths if name not in stores)
                     ]  # fmt: skip
+                    costs = {name: _costs(name, runs) for name in dict.fromkeys(r["name"] for r in runs)}
+                    directories = {teacher.name: teacher.directory for teacher in self.plan.teachers}
+                    for name, one in stores.items():
+                        costs[name] = _sum([costs[directories[teacher]] for teacher in one.teachers])
                     found: Json = {
                         "format": FORMAT,
                         "seeds": list(self.plan.seeds),
                         "evaluations": {name: self._combined(splits, name) for name in self.plan.evaluations},
                         "roles": self._roles(),
-                        "costs": {
-                            name: _costs(name, runs) for name in dict.fromkeys(r["name"] for r in runs)
-                        },
+                        "costs": costs,
                         "failed": self.failed,
                     }
                     write_json(job.work / "comparison.json", found)
@@ -277,6 +294,7 @@ class _Comparison:
 
     def _roles(self) -> dict[str, str]:
         roles = {teacher.directory: "teacher" for teacher in self.plan.teachers}
+        roles |= {one.directory: "ensemble" for one in self.plan.ensembles}
         return roles | {row.name: "student" if row.teacher else "trained alone" for row in self.plan.rows}
 
     def _kept(self, make: Callable[[bool], T]) -> T:
@@ -335,3 +353,9 @@ def _costs(name: str, runs: list[Json]) -> Json:
         }
         for key in _COSTS
     } | {"runs": len(own)}
+
+
+def _sum(costs: list[Json]) -> Json:
+    """What an ensemble took: all of its teachers."""
+    summed = {key: {"mean": sum(cost[key]["mean"] for cost in costs), "spread": None} for key in _COSTS}
+    return summed | {"runs": sum(cost["runs"] for cost in costs)}

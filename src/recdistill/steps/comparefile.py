@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,16 @@ from recdistill.evaluation.metrics import ACCURACY
 from recdistill.steps.distill import make_methods, preset_names
 from recdistill.steps.fit import make_model, make_training
 from recdistill.steps.runtables import (
+    NAME,
+    Ensemble,
     base_weight_of,
     check_alone,
     check_keys,
     check_model,
     check_source,
     check_step,
+    ensembles_of,
+    names_of,
     split_model,
     table_of,
     tables_of,
@@ -31,8 +34,7 @@ from recdistill.steps.runtables import (
 DEFAULT_OUT = "runs/compare"
 ALONE = "alone"
 
-_TABLES = ("data", "teacher", "extract", "student", "alone", "method", "evaluate", "report")
-_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_TABLES = ("data", "teacher", "extract", "ensemble", "student", "alone", "method", "evaluate", "report")
 
 _Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Table = dict[str, Any]
@@ -63,7 +65,7 @@ class Row:
     Attributes:
         name: unique in the comparison.
         model, training: what is trained, and how.
-        teacher: None where it is trained alone.
+        teacher: what it learns from, a teacher or an ensemble; None where it is trained alone.
         methods: what it is distilled with.
         base_weight: weight of its own loss.
     """
@@ -71,7 +73,7 @@ class Row:
     name: str
     model: Table
     training: Table
-    teacher: Teacher | None = None
+    teacher: Teacher | Ensemble | None = None
     methods: tuple[Table, ...] = ()
     base_weight: float = 1.0
 
@@ -90,6 +92,7 @@ class Plan:
         metrics: the columns of the table; the first one decides the order.
         data, extract, report: options of these steps.
         teachers: at least one.
+        ensembles: of them.
         rows: the students, those trained alone first.
         evaluations: options by name; the first one is the table's.
     """
@@ -102,6 +105,7 @@ class Plan:
     extract: Table
     report: Table
     teachers: tuple[Teacher, ...]
+    ensembles: tuple[Ensemble, ...]
     rows: tuple[Row, ...]
     evaluations: Mapping[str, Table]
 
@@ -141,10 +145,11 @@ def plan(tree: Mapping[str, Any]) -> Plan:
     check_alone(tables["alone"])
     evaluations = _evaluations(tables_of(tree, "evaluate"))
     teachers = _teachers(tables_of(tree, "teacher") or [{}], seeds)
-    rows = _rows(tree, teachers, tables["alone"].get("training", {}))
+    ensembles = ensembles_of(tree, [teacher.name for teacher in teachers])
+    rows = _rows(tree, teachers, ensembles, tables["alone"].get("training", {}))
     return Plan(
         out, seeds, split_seeds, _metrics(metrics, next(iter(evaluations.values()))), tables["data"],
-        tables["extract"], tables["report"], teachers, rows, evaluations,
+        tables["extract"], tables["report"], teachers, ensembles, rows, evaluations,
     )  # fmt: skip
 
 
@@ -154,7 +159,7 @@ def out_of(source: Path | str, out: Path | None) -> Path:
 
 
 def _teachers(tables: Sequence[Table], seeds: Sequence[int]) -> tuple[Teacher, ...]:
-    names = _names(tables, "teacher")
+    names = names_of(tables, "teacher")
     found: list[Teacher] = []
     for name, table in zip(names, tables, strict=True):
         options = dict(table)
@@ -167,7 +172,9 @@ def _teachers(tables: Sequence[Table], seeds: Sequence[int]) -> tuple[Teacher, .
     return tuple(found)
 
 
-def _rows(tree: Mapping[str, Any], teachers: Sequence[Teacher], alone: Table) -> tuple[Row, ...]:
+def _rows(
+    tree: Mapping[str, Any], teachers: Sequence[Teacher], ensembles: Sequence[Ensemble], alone: Table
+) -> tuple[Row, ...]:
     students = tables_of(tree, "student") or [{}]
     methods = tables_of(tree, "method")
     if not methods:
@@ -175,7 +182,7 @@ def _rows(tree: Mapping[str, Any], teachers: Sequence[Teacher], alone: Table) ->
             "compare file: no [[method]] to compare",
             f'write [[method]] and name = "rrd"; methods: {", ".join(config.names("distillers"))}',
         )
-    names = _names(students, "student")
+    names = names_of(students, "student")
     rows: list[Row] = []
     distilled: list[Row] = []
     for name, student in zip(names, students, strict=True):
@@ -183,19 +190,24 @@ def _rows(tree: Mapping[str, Any], teachers: Sequence[Teacher], alone: Table) ->
         model, training = split_model(student)
         rows.append(Row(_joined(ALONE, name), model, {**training, **alone}))
         for table in methods:
-            distilled += _method_rows(table, name, model, training, teachers)
+            distilled += _method_rows(table, name, model, training, teachers, ensembles)
     rows += distilled
     _check_rows(rows)
     return tuple(rows)
 
 
 def _method_rows(
-    table: Table, student: str, model: Table, training: Table, teachers: Sequence[Teacher]
+    table: Table,
+    student: str,
+    model: Table,
+    training: Table,
+    teachers: Sequence[Teacher],
+    ensembles: Sequence[Ensemble],
 ) -> list[Row]:
-    """One method, for one student and every teacher."""
-    check_keys(table, ("name", "from", "preset", "distill", "training", "base_weight"), "method")
+    """One method, for one student and everything that it learns from."""
+    check_keys(table, ("name", "from", "preset", "distill", "training", "base_weight", "teachers"), "method")
     name = str(table.get("name") or table.get("preset") or "")
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise OptionError(
             f"method.name: expected letters, digits and - _ . +, found '{name}'",
             "it names the row and its directories",
@@ -214,8 +226,29 @@ def _method_rows(
     make_training(own)
     weight = base_weight_of(table if "base_weight" in table else tuned, name)
     return [
-        Row(_joined(name, student, teacher.name), model, own, teacher, resolved, weight)
-        for teacher in teachers
+        Row(_joined(name, student, shown), model, own, teacher, resolved, weight)
+        for shown, teacher in _sources(table, name, teachers, ensembles)
+    ]
+
+
+def _sources(
+    table: Table, method: str, teachers: Sequence[Teacher], ensembles: Sequence[Ensemble]
+) -> list[tuple[str, Teacher | Ensemble]]:
+    """What a method learns from, and how its row shows that: the ensembles, or all teachers where there are none.
+
+    A single one is not shown, but those that ``teachers`` names beside it are.
+    """
+    usual: Sequence[Teacher | Ensemble] = ensembles or teachers
+    known = {source.name: source for source in (*teachers, *ensembles)}
+    chosen: Any = table.get("teachers", [source.name for source in usual])
+    if not isinstance(chosen, list) or not chosen or any(name not in known for name in chosen):
+        raise OptionError(
+            f"method {method}: teachers: expected a list of some of {', '.join(name for name in known if name)},"
+            f" found {chosen!r}"
+        )
+    return [
+        ("" if len(usual) == 1 and known[name] is usual[0] else name, known[name])
+        for name in dict.fromkeys(map(str, chosen))
     ]
 
 
@@ -237,19 +270,6 @@ def _tuned(path: str, name: str, model: Table) -> Table:
 
 def _joined(*names: str) -> str:
     return "-".join(name for name in names if name)
-
-
-def _names(tables: Sequence[Table], what: str) -> list[str]:
-    """Names of several teachers or students; a single one needs none, and its name is not shown."""
-    if len(tables) == 1:
-        return [""]
-    names = [str(table.get("name", "")) for table in tables]
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise OptionError(f"{what}.name: expected letters, digits and - _ . +, found '{name}'")
-    if len(set(names)) < len(names):
-        raise OptionError(f"{what}.name: two have the same name, found {', '.join(names)}")
-    return names
 
 
 def _check_rows(rows: Sequence[Row]) -> None:
@@ -279,7 +299,7 @@ def _evaluations(tables: Sequence[Table]) -> dict[str, Table]:
         check_step("evaluate", table, ("name",))
         options = dict(table)
         name = str(options.pop("name", options.get("protocol", "full")))
-        if not _NAME.fullmatch(name) or name in found:
+        if not NAME.fullmatch(name) or name in found:
             raise OptionError(f"evaluate.name: expected a name of its own, found '{name}'")
         found[name] = options
     return found

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from recdistill import config
+from recdistill.data.prepared import Data
 from recdistill.errors import OptionError
 from recdistill.progress import Progress, Silent
 from recdistill.steps.distill import DEFAULT_PRESET, distill, make_methods
+from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.prepare import prepare
@@ -23,14 +25,16 @@ from recdistill.steps.runtables import (
     check_model,
     check_source,
     check_step,
+    ensembles_of,
+    names_of,
     split_model,
     table_of,
     tables_of,
 )
 from recdistill.steps.train import train
 
-_TABLES = ("data", "teacher", "extract", "student", "alone", "distill", "evaluate", "report")
-_REPEATED = ("teacher", "distill")
+_TABLES = ("data", "teacher", "extract", "ensemble", "student", "alone", "distill", "evaluate", "report")
+_REPEATED = ("teacher", "distill", "ensemble")
 
 
 @dataclass
@@ -58,7 +62,7 @@ def run(
     force: bool = False,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Prepare, train a teacher, extract, train a student alone and distilled, evaluate, report.
+    """Prepare, train teachers, extract, put several together, train a student alone and distilled, evaluate, report.
 
     Args:
         source: a TOML file, or its content.
@@ -85,9 +89,7 @@ def run(
     shown.note(f"run: {root}")
     data_options = dict(tables["data"])
     data = prepare(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
-    teacher_model, teacher_training = split_model(tables["teacher"])
-    teacher = train(data, teacher_model, root / "teacher", training=teacher_training, **fitting)
-    knowledge = extract(data, teacher, root / "knowledge", device=device, **tables["extract"], **common)
+    evaluated, knowledge = _teachers(tables, data, root, fitting, common)
     student_model, training = split_model(tables["student"])
     alone_training = {**training, **tables["alone"].get("training", {})}
     alone = train(data, student_model, root / "alone", training=alone_training, **fitting)
@@ -95,10 +97,32 @@ def run(
     fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
     student = distill(data, knowledge, student_model, methods, root / "student", **fitting)
     found = evaluate(
-        data, [teacher, alone, student], root / "evaluation", seed=number, **tables["evaluate"], **common
+        data, [*evaluated, alone, student], root / "evaluation", seed=number, **tables["evaluate"], **common
     )
     page = report([root], root / "report", **tables["report"], **common)
     return RunResult(root, found, page)
+
+
+def _teachers(
+    tables: Mapping[str, Any], data: Data, root: Path, fitting: Mapping[str, Any], common: Mapping[str, Any]
+) -> tuple[list[Path], Path]:
+    """Train and extract every teacher, and put them together: what is to be evaluated, and what to learn from."""
+    evaluated: list[Path] = []
+    stores: dict[str, Path] = {}
+    for name, table in tables["teacher"].items():
+        suffix = f"-{name}" if name else ""
+        evaluated.append(root / f"teacher{suffix}")
+        stores[name] = root / f"knowledge{suffix}"
+        model, training = split_model(table)
+        train(data, model, evaluated[-1], training=training, **fitting)
+        extract(data, evaluated[-1], stores[name], device=fitting["device"], **tables["extract"], **common)
+    knowledge = next(iter(stores.values()))
+    for chosen in tables["ensemble"]:
+        knowledge = root / chosen.directory
+        members = [stores[name] for name in chosen.teachers]
+        ensemble(members, knowledge, data=data, **chosen.options, **common)
+        evaluated.append(knowledge)
+    return evaluated, knowledge
 
 
 def out_of(source: Path | str, out: Path | None) -> Path:
@@ -110,17 +134,19 @@ def _checked(tree: dict[str, Any]) -> dict[str, Any]:
     """All tables, with every key checked before the first step runs."""
     check_keys(tree, (*_TABLES, "out", "seed", "base_weight"), "run file")
     base_weight_of(tree, "distill")
-    if len(tables_of(tree, "teacher")) > 1:
-        raise OptionError(
-            "run file: several teachers need an ensemble, which this version cannot build", "name one"
-        )
     tables: dict[str, Any] = {name: table_of(tree, name) for name in _TABLES if name not in _REPEATED}
-    tables["teacher"] = next(iter(tables_of(tree, "teacher")), {})
+    teachers = tables_of(tree, "teacher") or [{}]
+    tables["teacher"] = dict(zip(names_of(teachers, "teacher"), teachers, strict=True))
+    several = len(teachers) > 1 and "ensemble" not in tree
+    tables["ensemble"] = ensembles_of({**tree, "ensemble": {}} if several else tree, list(tables["teacher"]))
+    if len(tables["ensemble"]) > 1:
+        raise OptionError("ensemble: a run has one ensemble", "compare several with recdistill compare")
     tables["distill"] = tables_of(tree, "distill")
     check_source(tables["data"], "run file")
     for name in ("data", "extract", "evaluate", "report"):
         check_step(name, tables[name])
-    check_model(tables["teacher"])
+    for teacher in teachers:
+        check_model(teacher)
     check_model(tables["student"])
     check_alone(tables["alone"])
     if tables["distill"]:

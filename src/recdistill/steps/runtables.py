@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,16 +13,21 @@ from pydantic import Field
 from recdistill import config
 from recdistill.errors import OptionError
 from recdistill.signatures import did_you_mean
+from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import make_model, make_training
 from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
 
+ENSEMBLE = "ensemble"
+NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+"""What names of directories look like."""
+
 _HANDED = {"data", "model", "models", "methods", "out", "knowledge", "training", "progress", "runs", "force",
            "resume", "device", "seed", "source", "on", "teacher", "alone"}  # fmt: skip
 _STEPS: dict[str, Callable[..., Any]] = {
-    "data": prepare, "extract": extract, "evaluate": evaluate, "report": report
+    "data": prepare, "extract": extract, "ensemble": ensemble, "evaluate": evaluate, "report": report
 }  # fmt: skip
 
 
@@ -65,8 +72,8 @@ def tables_of(tree: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) -> None:
-    """Refuse an option that the step behind ``[data]``, ``[extract]``, ``[evaluate]`` or ``[report]`` lacks, and a
-    value that it would refuse.
+    """Refuse an option that the step behind ``[data]``, ``[extract]``, ``[ensemble]``, ``[evaluate]`` or ``[report]``
+    lacks, and a value that it would refuse.
 
     Args:
         name: the table.
@@ -83,6 +90,77 @@ def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) ->
         if key not in allowed:
             raise OptionError(f"{name}.{key}: unknown option", did_you_mean(key, allowed))
     config.check_given(_STEPS[name], {k: v for k, v in table.items() if k not in also}, name)
+
+
+def names_of(tables: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+    """The names of several teachers or students; a single one needs none, and its name is not shown.
+
+    Raises:
+        OptionError: one has no name, or two have the same.
+    """
+    if len(tables) == 1:
+        return [""]
+    names = [str(table.get("name", "")) for table in tables]
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise OptionError(f"{what}.name: expected letters, digits and - _ . +, found '{name}'")
+    if len(set(names)) < len(names):
+        raise OptionError(f"{what}.name: two have the same name, found {', '.join(names)}")
+    return names
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """An ``[ensemble]``: teachers whose stores are put together.
+
+    Attributes:
+        name: unique among ensembles and teachers.
+        teachers: the names of its teachers.
+        options: of the step.
+    """
+
+    name: str
+    teachers: tuple[str, ...]
+    options: dict[str, Any]
+
+    @property
+    def directory(self) -> str:
+        """The name of its store's directory."""
+        return self.name if self.name == ENSEMBLE else f"{ENSEMBLE}-{self.name}"
+
+
+def ensembles_of(tree: Mapping[str, Any], teachers: Sequence[str]) -> tuple[Ensemble, ...]:
+    """The ensembles of a file: its ``[ensemble]`` table, or several ``[[ensemble]]`` with a ``name`` each.
+
+    Args:
+        tree: the file.
+        teachers: the names of its teachers; an ensemble takes all, or those that it names.
+
+    Raises:
+        OptionError: an unknown option or teacher, or a name that is taken.
+    """
+    found: list[Ensemble] = []
+    for table in tables_of(tree, ENSEMBLE):
+        check_step(ENSEMBLE, table, ("name", "teachers"))
+        options = dict(table)
+        name = str(options.pop("name", ENSEMBLE))
+        chosen = options.pop("teachers", list(teachers))
+        if not NAME.fullmatch(name) or name in (*teachers, *(one.name for one in found)):
+            raise OptionError(f"ensemble.name: expected a name of its own, found '{name}'")
+        if not isinstance(chosen, list) or not chosen or len(set(map(str, chosen))) < len(chosen):
+            raise OptionError(f"ensemble.teachers: expected a list of teachers, each once, found {chosen!r}")
+        for teacher in map(str, chosen):
+            if teacher not in teachers:
+                raise OptionError(
+                    f"ensemble.teachers: no teacher '{teacher}'", f"teachers: {', '.join(teachers) or 'one'}"
+                )
+        weights = options.get("weights")
+        if isinstance(weights, list) and len(weights) != len(chosen):
+            raise OptionError(
+                f"ensemble.weights: expected {len(chosen)}, one a teacher, found {len(weights)}"
+            )
+        found.append(Ensemble(name, tuple(map(str, chosen)), options))
+    return tuple(found)
 
 
 def check_source(table: Mapping[str, Any], what: str) -> None:

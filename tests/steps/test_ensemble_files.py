@@ -1,0 +1,192 @@
+"""`run` and `compare` with several teachers: the ensemble is built, learned from, evaluated, reused and resumed."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import recdistill as rd
+from recdistill.artifacts import load_arrays, read_manifest
+from recdistill.errors import OptionError
+from recdistill.progress import Silent
+from recdistill.reporting.overall import comparison_lines, ranked
+from recdistill.steps.comparefile import plan
+
+FAST: dict[str, Any] = {"epochs": 4, "batch_size": 256, "learning_rate": 0.02, "trajectory": [0.5, 1.0]}
+RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
+TEACHERS = [
+    {"name": "bpr", "model": "bpr", "dim": 16, "training": FAST},
+    {"name": "cml", "model": "cml", "dim": 8, "training": FAST},
+    {"name": "knn", "model": "itemknn"},
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_charts() -> Iterator[None]:
+    """Pages have tables in the place of charts, which other tests draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
+    best = np.argsort(-(taste @ item.T + rng.gumbel(size=(60, 50))), axis=1)[:, :12]
+    path = tmp_path_factory.mktemp("files") / "log.csv"
+    users = np.repeat([f"u{n}" for n in range(60)], 12)
+    pl.DataFrame({"user_id": users, "item_id": [f"i{n}" for n in best.reshape(-1)]}).write_csv(path)
+    return path
+
+
+def file_of(log: Path, **changed: Any) -> dict[str, Any]:
+    return {
+        "data": {"source": str(log)},
+        "teacher": copy.deepcopy(TEACHERS),
+        "extract": {"depth": 20},
+        "student": {"dim": 4, "training": {**FAST, "trajectory": []}},
+        "evaluate": {"k": [5, 10], "latency": False},
+        **changed,
+    }
+
+
+class Stopping(Silent):
+    """Presses Ctrl-C in the middle of the n-th training."""
+
+    def __init__(self, trainings: int) -> None:
+        self.left = trainings
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> Iterator[Any]:
+        self.left -= name.startswith("train")
+        with super().stage(name, total, unit) as stage:
+            if not self.left and name.startswith("train"):
+                steps = iter(range(2))
+                plain = stage.advance
+
+                def advance(*args: Any, **more: Any) -> None:
+                    plain(*args, **more)
+                    if next(steps, None) is None:
+                        raise KeyboardInterrupt
+
+                stage.advance = advance  # pyright: ignore[reportAttributeAccessIssue]
+            yield stage
+
+
+def test_a_run_of_several_teachers(log: Path, tmp_path: Path) -> None:
+    found = rd.run(file_of(log, distill=[RRD], ensemble={"debias": 0.5}), tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.name[0] != ".") == sorted(
+        ["alone", "data", "ensemble", "evaluation", "report", "student"]
+        + [f"{kind}-{name}" for kind in ("teacher", "knowledge") for name in ("bpr", "cml", "knn")]
+    )
+    manifest = read_manifest(tmp_path / "run" / "ensemble")
+    assert manifest.options["ensemble"] == ["bpr", "cml", "knn"]
+    assert manifest.options["debias"] == 0.5
+    assert [len(member["epochs"]) for member in manifest.summary["members"]] == [2, 2, 1]
+    models = found.evaluation["models"]
+    assert list(models) == ["teacher-bpr", "teacher-cml", "teacher-knn", "ensemble", "alone", "student"]
+    assert models["student"]["teacher"] == "ensemble"
+    assert {"popularity_lift", "tail_recall@5"} <= set(models["ensemble"]["metrics"])
+    assert read_manifest(tmp_path / "run" / "student").inputs["knowledge"] == manifest.hash
+    assert "ensemble" in found.page.read_text(encoding="utf-8")
+
+
+def test_a_run_interrupted_in_a_later_teacher_goes_on_from_there(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log, distill=[RRD])
+    for table in tree["teacher"][:2]:
+        table["training"] = {**table["training"], "checkpoint_seconds": 0}
+    rd.run(tree, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        rd.run(tree, tmp_path / "run", progress=Stopping(2))
+    root = tmp_path / "run"
+    assert (root / "teacher-bpr").exists()
+    assert not (root / "teacher-cml").exists()
+    assert list(root.glob(".teacher-cml.partial-*"))
+    first = (root / "teacher-bpr" / "manifest.json").stat().st_mtime_ns
+    rd.run(tree, root)
+    assert (root / "teacher-bpr" / "manifest.json").stat().st_mtime_ns == first
+    for name in ("teacher-cml", "student"):
+        one, other = (load_arrays(path / name / "weights.safetensors") for path in (root, tmp_path / "whole"))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_compare_from_one_ensemble(log: Path, tmp_path: Path) -> None:
+    methods = [
+        {"name": "rrd", "distill": [RRD], "teachers": ["ensemble", "bpr"]},
+        {"name": "dcd", "distill": [{"method": "dcd", "depth": 15}]},
+    ]
+    tree = file_of(log, method=methods, metrics=["ndcg@5"], ensemble={})
+    found = rd.compare(tree, tmp_path / "compare")
+    roles = {
+        "teacher-bpr": "teacher", "teacher-cml": "teacher", "teacher-knn": "teacher", "ensemble": "ensemble",
+        "alone": "trained alone", "rrd": "student", "rrd-bpr": "student", "dcd": "student",
+    }  # fmt: skip
+    assert found.comparison["roles"] == roles
+    full = found.comparison["evaluations"]["full"]
+    assert set(full["rows"]) == set(roles)
+    split = tmp_path / "compare" / "split-0"
+    ensemble = read_manifest(split / "ensemble").hash
+    for name in ("rrd", "dcd"):
+        assert read_manifest(split / f"{name}-seed-0").inputs["knowledge"] == ensemble
+    store = read_manifest(split / "knowledge-bpr").hash
+    assert read_manifest(split / "rrd-bpr-seed-0").inputs["knowledge"] == store
+    costs = found.comparison["costs"]
+    teachers = [costs[f"teacher-{name}"]["parameters"]["mean"] for name in ("bpr", "cml", "knn")]
+    assert costs["ensemble"]["parameters"]["mean"] == sum(teachers)
+    assert ranked(full, roles)[3:5] == ["ensemble", "alone"]
+    assert [row[0] for row in comparison_lines(found.comparison)][4:6] == ["ensemble", "alone"]
+    again = rd.compare(tree, tmp_path / "compare")
+    assert again.comparison == found.comparison
+
+
+def test_several_ensembles_each_give_rows(log: Path) -> None:
+    tree = file_of(
+        log,
+        method=[{"name": "rrd"}, {"name": "dcd", "teachers": ["two"]}],
+        ensemble=[{"teachers": ["bpr", "cml"], "name": "two"}, {"debias": 1.0}],
+    )
+    chosen = plan(tree)
+    assert [one.directory for one in chosen.ensembles] == ["ensemble-two", "ensemble"]
+    assert [one.teachers for one in chosen.ensembles] == [("bpr", "cml"), ("bpr", "cml", "knn")]
+    assert [row.name for row in chosen.rows] == ["alone", "rrd-two", "rrd-ensemble", "dcd-two"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"ensemble": {"teachers": ["bpr", "ease"]}}, "no teacher 'ease'"),
+        ({"ensemble": {"teachers": []}}, "expected a list of teachers"),
+        ({"ensemble": {"weights": [1, 2]}}, "expected 3, one a teacher, found 2"),
+        ({"ensemble": {"debias": -1}}, "debias"),
+        ({"ensemble": {"bias": 1}}, "ensemble.bias: unknown option"),
+        ({"ensemble": {"name": "bpr"}}, "expected a name of its own, found 'bpr'"),
+        ({"teacher": [TEACHERS[0], TEACHERS[0]]}, "two have the same name"),
+        ({"teacher": [TEACHERS[0], {"model": "cml"}]}, "teacher.name: expected"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_made(
+    log: Path, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        rd.run(file_of(log, **changed), tmp_path / "run")
+    with pytest.raises(OptionError, match=message):
+        rd.compare(file_of(log, method=[{"name": "rrd"}], **changed), tmp_path / "compare")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_method_of_an_unknown_teacher(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log, method=[{"name": "rrd", "teachers": ["ease"]}], ensemble={})
+    with pytest.raises(OptionError, match="expected a list of some of bpr, cml, knn, ensemble"):
+        rd.compare(tree, tmp_path / "compare")
+    with pytest.raises(OptionError, match="a run has one ensemble"):
+        rd.run(file_of(log, ensemble=[{"name": "a"}, {"name": "b"}]), tmp_path / "run")
