@@ -13,6 +13,7 @@ from recdistill.testing import largest_tensor
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_value_and_gradients(monkeypatch: pytest.MonkeyPatch, biased: bool, scale: float) -> None:
+    monkeypatch.setattr(cross_entropy, "_LEAST_ROWS", 1)
     monkeypatch.setattr(cross_entropy, "_TILE_ROWS", 5)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(13, 4, generator=generator, dtype=torch.float64) * scale
@@ -67,4 +68,4 @@ def test_only_a_tile_of_scores_is_held() -> None:
     rows, items = torch.randn(2000, 4, requires_grad=True), torch.randn(5000, 4, requires_grad=True)
     with largest_tensor() as watch:
         ops.softmax_cross_entropy(rows, items, torch.zeros(2000, dtype=torch.int64)).backward()
-    assert watch.elements <= 256 * 5000
+    assert watch.elements <= 1 << 20

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_TILE_ROWS = 256
-_TILE_SCORES = 1 << 22
-"""Scores held at once; a tile has at least 16 rows whatever the catalogue."""
+_LEAST_ROWS, _TILE_ROWS = 16, 256
+_TILE_SCORES, _GPU_SCORES = 1 << 20, 1 << 26
+"""Scores held at once on a CPU and on a GPU, but for tiles of the least rows."""
 
 
 def softmax_cross_entropy(rows: Tensor, items: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,43 +43,48 @@ def softmax_cross_entropy_reference(
 class _SoftmaxCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, items: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
-        wanted = ctx.needs_input_grad
-        device = rows.device.type
-        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype
-        with torch.autocast(device, enabled=False):
+        wanted, device = ctx.needs_input_grad, rows.device
+        low = rows.dtype
+        if torch.is_autocast_enabled(device.type):
+            low = torch.get_autocast_dtype(device.type)
+        full = torch.float64 if rows.dtype == torch.float64 else torch.float32
+        with torch.autocast(device.type, enabled=False):
             left, right = rows.to(low), items.to(low)
-            accumulate = torch.float64 if rows.dtype == torch.float64 else torch.float32
-            by_row = torch.empty(rows.shape, dtype=accumulate, device=rows.device) if wanted[0] else None
-            by_item = torch.zeros(items.shape, dtype=accumulate, device=rows.device) if wanted[1] else None
+            across = right.T.contiguous()  # products with it and sums into its shape are twice as fast
+            by_row = torch.empty(rows.shape, dtype=full, device=device) if wanted[0] else None
+            by_item = torch.zeros(across.shape, dtype=full, device=device) if wanted[1] else None
             by_bias = torch.zeros_like(bias) if bias is not None and wanted[3] else None
-            total = torch.zeros((), dtype=torch.float64, device=rows.device)
-            for part in torch.arange(len(rows)).split(_tile(len(items))):
-                own = slice(int(part[0]), int(part[-1]) + 1)
-                scores = (left[own] @ right.T).to(accumulate)  # (tile, I)
+            total = torch.zeros((), dtype=torch.float64, device=device)
+            size = _tile(len(items), device)
+            buffer = torch.empty(min(size, len(rows)), len(items), dtype=full, device=device)
+            for start in range(0, len(rows), size):
+                own = slice(start, min(start + size, len(rows)))
+                scores, target = buffer[: own.stop - start], targets[own, None]
+                if low == full:
+                    torch.mm(left[own], across, out=scores)
+                else:
+                    scores.copy_(left[own] @ across)
                 if bias is not None:
                     scores += bias
-                target = targets[own, None]
                 largest = scores.amax(dim=1)
                 total += (largest - scores.gather(1, target)[:, 0]).sum(dtype=torch.float64)
                 shares = torch.softmax(scores, dim=1, out=scores)
                 # the largest share is 1 / Σ exp(s − largest), which never underflows
                 total -= shares.amax(dim=1).log().sum(dtype=torch.float64)
                 shares.scatter_add_(1, target, shares.new_full((), -1.0).expand(target.shape))
-                if by_row is None and by_item is None and by_bias is None:
-                    continue
                 small = shares.to(low)
                 if by_row is not None:
                     by_row[own] = small @ right
-                if by_item is not None:
-                    if low == accumulate:
-                        by_item.addmm_(small.T, left[own])
-                    else:
-                        by_item += small.T @ left[own]
+                if by_item is not None and low == full:
+                    by_item.addmm_(left[own].T, small)
+                elif by_item is not None:
+                    by_item += left[own].T @ small
                 if by_bias is not None:
                     by_bias += shares.sum(dim=0)
+        by_item = None if by_item is None else by_item.T.contiguous()
         ctx.save_for_backward(by_row, by_item, by_bias)
         ctx.count = len(rows)
-        return (total / len(rows)).to(accumulate)
+        return (total / len(rows)).to(full)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -91,5 +96,8 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         return by_row, by_item, None, by_bias
 
 
-def _tile(num_items: int) -> int:
-    return max(16, min(_TILE_ROWS, _TILE_SCORES // max(num_items, 1)))
+def _tile(num_items: int, device: torch.device) -> int:
+    """Rows of a tile: on a CPU it should stay in the cache."""
+    if device.type != "cpu":
+        return max(_LEAST_ROWS, _GPU_SCORES // max(num_items, 1))
+    return max(_LEAST_ROWS, min(_TILE_ROWS, _TILE_SCORES // max(num_items, 1)))
