@@ -14,10 +14,11 @@ from recdistill.distillers.base import Distiller, Objective
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.teacher import live
 from recdistill.models.base import Recommender
-from recdistill.testing import CPU, built, check_distiller, tiny_interactions
+from recdistill.testing import CPU, built, check_distiller, check_sequence_distiller, tiny_interactions
 
 STUDENTS: dict[str, Callable[[], Recommender]] = {
     "bpr": partial(models.BPR, dim=3),
+    "cellnet": partial(models.CellNet, dim=3, max_length=6, dropout=0.0),
     "cml": partial(models.CML, dim=3),
     "itemvae": partial(models.ItemVAE, dim=3),
     "lightgcn": partial(models.LightGCN, dim=3, num_layers=2),
@@ -32,6 +33,7 @@ FITTED: dict[str, Callable[[], Recommender]] = {
     "itemknn": models.ItemKNN,
     "popularity": models.Popularity,
 }
+SEQUENTIAL = [name for name in STUDENTS if config.find("models", name).sequential]
 SMALL: dict[str, dict[str, Any]] = {
     "cd": {"depth": 8},
     "cpd": {"num_experts": 2, "depth": 8, "num_items": 3},
@@ -52,16 +54,23 @@ SMALL: dict[str, dict[str, Any]] = {
     "unkd": {"num_groups": 2, "num_pairs": 4, "depth": 5},
     "vkd": {},
 }
+ITEM_BY_ITEM: dict[str, dict[str, Any]] = {
+    "bert-emd": {},
+    "hint": {},
+    "layer-map": {},
+    "logit-kd": {"items": "top", "k": 4},
+}
 
 
 def make(name: str) -> Distiller:
-    found = config.build(config.find("distillers", name), {"weight": 1.0, **SMALL[name]}, name)
+    options = {**SMALL, **ITEM_BY_ITEM}[name]
+    found = config.build(config.find("distillers", name), {"weight": 1.0, **options}, name)
     assert isinstance(found, Distiller)
     return found
 
 
 def test_every_method_and_model_is_in_the_matrix() -> None:
-    assert sorted(SMALL) == config.names("distillers")
+    assert sorted([*SMALL, *ITEM_BY_ITEM]) == config.names("distillers")
     assert sorted([*STUDENTS, *FITTED]) == config.names("models")
 
 
@@ -69,6 +78,15 @@ def test_every_method_and_model_is_in_the_matrix() -> None:
 @pytest.mark.parametrize("method", sorted(SMALL))
 def test_every_method_teaches_every_student(method: str, student: str) -> None:
     check_distiller(partial(make, method), STUDENTS[student], stops_gradients=method in ("htd", "cpd"))
+
+
+@pytest.mark.parametrize("teacher", SEQUENTIAL)
+@pytest.mark.parametrize("student", SEQUENTIAL)
+@pytest.mark.parametrize("method", sorted(ITEM_BY_ITEM))
+def test_what_is_read_item_by_item_teaches_every_sequence_model(
+    method: str, student: str, teacher: str
+) -> None:
+    check_sequence_distiller(partial(make, method), STUDENTS[student], teacher=STUDENTS[teacher])
 
 
 @pytest.mark.parametrize("teacher", sorted([*STUDENTS, *FITTED]))

@@ -31,6 +31,7 @@ from recdistill.models.base import Batch, EmbeddingState, Recommender
 from recdistill.models.bpr import BPR
 from recdistill.models.ranking import top_items
 from recdistill.models.sampling import make_batch
+from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import Places, SequenceBatch
 from recdistill.models.sequential import SequenceModel
 
@@ -133,6 +134,59 @@ def check_distiller(
     if not stops_gradients:
         _gradients_are_exact(make, tiny_interactions())
     _never_users_by_items(make)
+
+
+def check_sequence_distiller(
+    make: Callable[[], Distiller],
+    student: Callable[[], Recommender] | None = None,
+    *,
+    teacher: Callable[[], Recommender] | None = None,
+) -> None:
+    """What :func:`check_distiller` checks, for a method that reads sequence models item by item.
+
+    Args:
+        make: builds the method with a weight above 0.
+        student: builds the student, which reads at most 8 items; two blocks of attention by default.
+        teacher: builds the teacher; three blocks of another dim by default.
+    """
+    interactions = tiny_sequences()
+
+    def run(kinds: frozenset[str] | None = None) -> _Run:
+        own = student() if student else SASRec(dim=4, max_length=8, dropout=0.0)
+        other = teacher or (lambda: SASRec(dim=6, blocks=3, max_length=8))
+        return _Run(make(), interactions, built(own, interactions, scale=5.0), kinds, teacher=other)
+
+    def losses(size: int) -> list[Tensor]:
+        made = run()
+        found: list[Tensor] = []
+        for epoch in range(3):
+            made.objective.start_epoch(epoch)
+            for batch in made.student.batches(interactions, size, torch.Generator().manual_seed(epoch)):
+                loss = made.loss(batch)
+                assert loss.dim() == 0, f"the loss has shape {tuple(loss.shape)}; expected a scalar"
+                assert bool(torch.isfinite(loss)), f"the loss is {float(loss.detach())}"
+                made.objective.after_step()
+                found.append(loss)
+        found[0].backward()
+        own = list(made.method.parameters())
+        assert _reached(made.student.parameters()), "no gradient reaches the student"
+        assert not own or _reached(own), "no gradient reaches the method's own parameters"
+        assert all(p.grad is None for p in made.teacher.parameters()), "a gradient reaches the teacher"
+        for parameter in [*made.student.parameters(), *own]:
+            if parameter.grad is not None:
+                assert bool(torch.isfinite(parameter.grad.to_dense()).all()), "a gradient is not finite"
+        return [loss.detach() for loss in found]
+
+    for size in (1000, 7, 1):
+        first, second = losses(size), losses(size)
+        assert first == second, f"the same seed gives {first} and then {second}"
+    for dropped in sorted(make().needs):
+        try:
+            made = run(make().needs - {dropped})
+            made.loss(next(made.student.batches(interactions, 1000, torch.Generator())))
+        except MissingKnowledgeError:
+            continue
+        raise AssertionError(f"needs names '{dropped}', but it is never read")
 
 
 def _finite_with_gradients(

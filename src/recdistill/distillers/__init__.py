@@ -1,6 +1,7 @@
 """Distillation methods by name: ``recdistill.distillers.RRD(weight=1e-3)``."""
 
 from recdistill.distillers.base import Context, Distiller, Objective
+from recdistill.distillers.bert_emd import BERTEMD
 from recdistill.distillers.cd import CD
 from recdistill.distillers.cpd import CPD
 from recdistill.distillers.dcd import DCD
@@ -8,9 +9,12 @@ from recdistill.distillers.de import DE
 from recdistill.distillers.fitnet import FitNet
 from recdistill.distillers.freqd import FreqD
 from recdistill.distillers.ftd import FTD
+from recdistill.distillers.hint import Hint
 from recdistill.distillers.htd import HTD
 from recdistill.distillers.ir_rrd import IRRRD
 from recdistill.distillers.kd import KD
+from recdistill.distillers.layer_map import LayerMap
+from recdistill.distillers.logit_kd import LogitKD
 from recdistill.distillers.nkd import NKD
 from recdistill.distillers.rce_kd import RCEKD
 from recdistill.distillers.rd import RD
@@ -21,6 +25,7 @@ from recdistill.distillers.unkd import UnKD
 from recdistill.distillers.vkd import VkD
 
 __all__ = [
+    "BERTEMD",
     "CD",
     "CPD",
     "DCD",
@@ -38,6 +43,9 @@ __all__ = [
     "Distiller",
     "FitNet",
     "FreqD",
+    "Hint",
+    "LayerMap",
+    "LogitKD",
     "Objective",
     "SoftLabels",
     "UnKD",

@@ -10,11 +10,21 @@ them:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from recdistill.distillers.base import Context
+from recdistill.distillers.projectors import LinearMap
+from recdistill.errors import OptionError
+from recdistill.knowledge.base import TeacherState
+from recdistill.knowledge.sequence import SequenceReads, Shape, shape_of
+from recdistill.models.base import State
+from recdistill.models.sequential import SequenceModel, SequenceState
+from recdistill.ops.transport import cooperative_weights, sinkhorn_plan, transport_plan
 
 Metric = Literal["kl", "mse", "cosine"]
 Scheme = Literal["left", "right", "left-jump", "right-jump", "random"]
@@ -87,3 +97,108 @@ def layer_map(
     step = (of - 1) // (count - 1)
     first = 0 if scheme == "left-jump" else (of - 1) % (count - 1)
     return [first + layer * step for layer in range(count)]
+
+
+def both(student: State, teacher: TeacherState) -> tuple[SequenceState, SequenceReads]:
+    """What student and teacher make of each item of a step's windows."""
+    assert isinstance(student, SequenceState)
+    return student, teacher.sequence_reads(student.places)
+
+
+def stacked(layers: Sequence[Tensor], teacher: SequenceReads) -> Tensor:
+    """The student's layers (S, n, dim) at the items for which the teacher has an answer."""
+    return torch.stack([layer if teacher.whole else layer.index_select(0, teacher.rows) for layer in layers])
+
+
+def shapes(context: Context) -> tuple[Shape, Shape]:
+    """Sizes of the student's and the teacher's layers.
+
+    Raises:
+        OptionError: the layers of one model have different sizes, which one map cannot take to each other.
+    """
+    assert isinstance(context.model, SequenceModel)
+    found = shape_of(context.model), context.knowledge.sequence_shape()
+    for whose, shape in zip(("student", "teacher"), found, strict=True):
+        if len(set(shape.hidden_states)) != 1:
+            raise OptionError(f"the {whose}'s layers have sizes {shape.hidden_states}; expected one size")
+    return found
+
+
+class Projection(nn.Module):
+    """One linear map from all of the student's layers to the teacher's space.
+
+    Args:
+        student_dim: dS.
+        teacher_dim: dT.
+        generator: of the initial weights.
+    """
+
+    def __init__(self, student_dim: int, teacher_dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.map = LinearMap(student_dim, teacher_dim, 0.0, generator)
+
+    def forward(self, layers: Tensor) -> Tensor:
+        """(S, n, dS) → (S, n, dT)."""
+        return self.map(layers.flatten(0, 1)).unflatten(0, layers.shape[:2])
+
+
+class LayerTransport(nn.Module):
+    """The earth mover's distance between layers, and the weights of the layers, which learn from its plan.
+
+    The weights are no parameters: after each step :func:`~recdistill.ops.transport.cooperative_weights` moves them.
+    They are buffers, so that a resumed run has them.
+
+    Args:
+        student_layers: N.
+        teacher_layers: M.
+        solver: ``exact``, on the CPU, or ``sinkhorn``, where the layers are, whose plan has a gradient too.
+        temperature: of the weights, above 0.
+        smoothing: δ of the weights, at least 0.
+    """
+
+    student_weights: Tensor
+    teacher_weights: Tensor
+
+    def __init__(
+        self,
+        student_layers: int,
+        teacher_layers: int,
+        *,
+        solver: Literal["exact", "sinkhorn"] = "exact",
+        temperature: float = 10.0,
+        smoothing: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.solver, self.temperature, self.smoothing = solver, temperature, smoothing
+        for name, count in (("student_weights", student_layers), ("teacher_weights", teacher_layers)):
+            self.register_buffer(name, torch.full((count,), 1 / count))
+        self._next: tuple[Tensor, Tensor] | None = None
+        self.plan: Tensor | None = None
+
+    def forward(self, cost: Tensor, active: int | None = None) -> Tensor:
+        """Σ F D, scalar.
+
+        Args:
+            cost: D, shape ``(n, M)``, of the student's first layers.
+            active: how many layers these are; all by default. The others keep their weights.
+        """
+        count = len(self.student_weights) if active is None else active
+        w, u = self.student_weights[:count], self.teacher_weights
+        share = w.sum()
+        if self.solver == "exact":
+            plan = transport_plan(cost, w, u)
+        else:
+            plan = sinkhorn_plan(cost, (w / share).to(cost), u.to(cost))
+        self.plan = plan.detach()
+        own, other = cooperative_weights(
+            self.plan, cost.detach(), w / share, u, temperature=self.temperature, smoothing=self.smoothing
+        )
+        self._next = torch.cat([own * share, self.student_weights[count:]]), other
+        return (plan * cost).sum()
+
+    def after_step(self) -> None:
+        """Take the weights that the last plan gives."""
+        if self._next is not None:
+            self.student_weights.copy_(self._next[0])
+            self.teacher_weights.copy_(self._next[1])
+            self._next = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import MissingKnowledgeError
-from recdistill.knowledge.sequence import SequenceReads
+from recdistill.knowledge.sequence import SequenceReads, Shape
 from recdistill.models.base import Batch, ScoreVectors, State
 from recdistill.models.sequence_batches import Places
 
@@ -86,6 +86,10 @@ class Knowledge(TeacherState, Protocol):
         """Length of the teacher's vectors."""
         ...
 
+    def sequence_shape(self) -> Shape:
+        """Sizes of what a live sequence teacher answers item by item."""
+        ...
+
     def members(self, depth: int = MEMBER_DEPTH) -> tuple[Member, ...]:
         """The teachers behind the store: one of a model's store, one a teacher of an ensemble's.
 
@@ -152,6 +156,9 @@ class Restricted:
 
     def sequence_reads(self, places: Places) -> SequenceReads:
         return self._of("hidden_states").sequence_reads(places)
+
+    def sequence_shape(self) -> Shape:
+        return self._of("hidden_states").sequence_shape()
 
     def observed_scores(self) -> Tensor:
         return self._of("observed_scores").observed_scores()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +41,28 @@ class SequenceReads:
             table, bias = table[items], None if bias is None else bias[items]
         scores = outputs @ table.T
         return scores if bias is None else scores + bias
+
+
+class Shape(NamedTuple):
+    """Sizes of what a sequence model answers item by item.
+
+    Attributes:
+        embeddings: length of what enters the first layer.
+        hidden_states: length of what each layer leaves, first to last.
+    """
+
+    embeddings: int
+    hidden_states: tuple[int, ...]
+
+
+@torch.no_grad()
+def shape_of(model: SequenceModel) -> Shape:
+    """The sizes of what ``model`` answers."""
+    was_training = model.training
+    device = model.item_table.device
+    encoded = model.eval().encode(Places(torch.zeros(1, 1, dtype=torch.int64, device=device)))
+    model.train(was_training)
+    return Shape(encoded.embeddings.shape[1], tuple(layer.shape[1] for layer in encoded.hidden_states))
 
 
 @torch.no_grad()

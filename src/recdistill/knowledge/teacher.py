@@ -22,7 +22,7 @@ from recdistill.knowledge.base import MEMBER_DEPTH, Knowledge, Lists, Member, Re
 from recdistill.knowledge.elsewhere import Elsewhere, elsewhere
 from recdistill.knowledge.ensemble import by_item, listed_scores
 from recdistill.knowledge.members import MEMBERS, stored_members
-from recdistill.knowledge.sequence import SequenceReads, sequence_reads
+from recdistill.knowledge.sequence import SequenceReads, Shape, sequence_reads, shape_of
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.ranking import top_items, top_users
 from recdistill.models.sequence_batches import Places
@@ -201,6 +201,11 @@ class TeacherKnowledge:
                 )
             self._reads = sequence_reads(self.sequence_model, self._batch, places)
         return self._reads
+
+    def sequence_shape(self) -> Shape:
+        self.require(frozenset({"hidden_states"}), "the method")
+        assert self.sequence_model is not None
+        return shape_of(self.sequence_model)
 
     def require(self, kinds: frozenset[str], method: str) -> None:
         missing = sorted(kinds - self.kinds)

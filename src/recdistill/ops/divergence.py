@@ -72,33 +72,36 @@ class _SoftmaxDivergence(torch.autograd.Function):
         temperature: float,
         reverse: bool,
     ) -> Tensor:
-        by_row, by_item = torch.empty_like(rows), torch.zeros_like(items)
-        by_bias = None if bias is None else torch.zeros_like(bias)
-        total = torch.zeros((), dtype=torch.float64, device=rows.device)
-        tile = max(16, min(_TILE_ROWS, _TILE_SCORES // max(len(items), 1)))
-        for start in range(0, len(rows), tile):
-            own = slice(start, min(start + tile, len(rows)))
-            scores = rows[own] @ items.T
-            if bias is not None:
-                scores += bias
-            student = torch.log_softmax(scores / temperature, dim=1)
-            teacher = torch.log_softmax(targets(own).to(scores) / temperature, dim=1)
-            if reverse:
-                shares, apart = student.exp(), student - teacher
-                value = (shares * apart).sum(dim=1, keepdim=True)
-                gradient = shares * (apart - value)
-            else:
-                wanted = teacher.exp()
-                value = (wanted * (teacher - student)).sum(dim=1, keepdim=True)
-                gradient = student.exp() - wanted
-            total += value.sum(dtype=torch.float64)
-            by_row[own] = gradient @ items
-            by_item.addmm_(gradient.T, rows[own])
-            if by_bias is not None:
-                by_bias += gradient.sum(dim=0)
+        accumulate = torch.float64 if rows.dtype == torch.float64 else torch.float32
+        left, right = rows.to(accumulate), items.to(accumulate)
+        with torch.autocast(rows.device.type, enabled=False):
+            by_row, by_item = torch.empty_like(left), torch.zeros_like(right)
+            by_bias = None if bias is None else torch.zeros_like(bias)
+            total = torch.zeros((), dtype=torch.float64, device=rows.device)
+            tile = max(16, min(_TILE_ROWS, _TILE_SCORES // max(len(right), 1)))
+            for start in range(0, len(rows), tile):
+                own = slice(start, min(start + tile, len(rows)))
+                scores = left[own] @ right.T
+                if bias is not None:
+                    scores += bias
+                student = torch.log_softmax(scores / temperature, dim=1)
+                teacher = torch.log_softmax(targets(own).to(scores) / temperature, dim=1)
+                if reverse:
+                    shares, apart = student.exp(), student - teacher
+                    value = (shares * apart).sum(dim=1, keepdim=True)
+                    gradient = shares * (apart - value)
+                else:
+                    wanted = teacher.exp()
+                    value = (wanted * (teacher - student)).sum(dim=1, keepdim=True)
+                    gradient = student.exp() - wanted
+                total += value.sum(dtype=torch.float64)
+                by_row[own] = gradient @ right
+                by_item.addmm_(gradient.T, left[own])
+                if by_bias is not None:
+                    by_bias += gradient.sum(dim=0)
         ctx.save_for_backward(by_row, by_item, by_bias)
         ctx.scale = temperature / len(rows)
-        return (temperature**2 * total / len(rows)).to(rows.dtype)
+        return (temperature**2 * total / len(rows)).to(accumulate)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -1,0 +1,151 @@
+"""Logit distillation: the worked value, every set of items and places against a plain softmax, conformance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recdistill.distillers.base import Objective
+from recdistill.distillers.logit_kd import LogitKD, listed
+from recdistill.knowledge.teacher import live
+from recdistill.models.bpr import BPR
+from recdistill.models.sasrec import SASRec
+from recdistill.models.sequential import SequenceState
+from recdistill.ops.divergence import divergence
+from recdistill.testing import (
+    CPU,
+    built,
+    check_distiller,
+    check_sequence_distiller,
+    tiny_interactions,
+    tiny_sequences,
+)
+
+DATA = tiny_sequences()
+
+
+def teacher_model(max_length: int = 8, head: Any = "tied") -> SASRec:
+    model = built(SASRec(dim=6, max_length=max_length, dropout=0.0, head=head), DATA, seed=7)
+    assert isinstance(model, SASRec)
+    return model.eval()
+
+
+class _Case:
+    """One step of one method."""
+
+    def __init__(self, teacher: SASRec | None = None, student: SASRec | None = None, **options: Any) -> None:
+        model = student or built(SASRec(dim=4, max_length=8, dropout=0.0), DATA)
+        self.teacher = teacher or teacher_model()
+        self.method = LogitKD(**{"weight": 1.0, **options})
+        self.knowledge = live(self.teacher, DATA)
+        self.objective = Objective([self.method], self.knowledge, base_weight=0.0)
+        self.objective.setup(model, DATA, 10, torch.Generator().manual_seed(0), CPU)
+        self.batch = next(model.batches(DATA, 1000, torch.Generator().manual_seed(1)))
+        state = model.state(self.batch)
+        assert isinstance(state, SequenceState)
+        self.student, self.model = state, model
+
+    def loss(self) -> Tensor:
+        (term,) = self.objective.terms(self.model, self.student, self.batch).values()
+        return term.detach()
+
+    def teachers(self) -> SequenceState:
+        state = self.teacher.state(self.batch)
+        assert isinstance(state, SequenceState)
+        return state
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_all_items_at_all_places(direction: str, head: str) -> None:
+    case = _Case(teacher_model(head=head), temperature=2.0, direction=direction)
+    expected = divergence(case.student.logits(), case.teachers().logits(), 2.0, direction == "reverse").mean()
+    torch.testing.assert_close(case.loss(), expected.detach())
+
+
+def test_lists_hold_the_top_items_and_the_next_one() -> None:
+    case = _Case()
+    reads = case.knowledge.state(case.batch).sequence_reads(case.student.places)
+    ids, targets = listed(case.student, reads, 3, None)
+    logits = reads.logits()
+    for row, following in enumerate(case.student.batch.next_items.tolist() if case.student.batch else []):
+        best = logits[row].topk(3).indices.tolist()
+        expected = best + ([following] if following >= 0 and following not in best else [-1])
+        assert ids[row].tolist() == expected
+        present = ids[row] >= 0
+        torch.testing.assert_close(targets[row][present], logits[row][ids[row][present]])
+        assert bool(torch.isinf(targets[row][~present]).all())
+    drawn = torch.tensor([2, 5, 11])
+    ids, targets = listed(case.student, reads, 3, drawn)
+    assert ids[:, :3].unique(dim=0).tolist() == [[2, 5, 11]]
+    present = ids[:, 3] >= 0
+    torch.testing.assert_close(targets[present], logits[present].gather(1, ids[present]))
+
+
+def test_all_items_as_a_list_are_the_whole_softmax() -> None:
+    expected = _Case().loss()
+    for options in ({"items": "top", "k": 14}, {"items": "sampled", "k": 14}, {"items": "top", "k": 99}):
+        torch.testing.assert_close(_Case(**options).loss(), expected)
+
+
+@pytest.mark.parametrize("items", ["all", "top", "sampled"])
+def test_newest_places_read_users(items: str) -> None:
+    case = _Case(items=items, places="newest", k=14)
+    users = case.batch.users
+    student, teacher = case.student.scores(users), case.teachers().scores(users)
+    if items == "top":  # of unobserved items
+        pairs = users[:, None].expand_as(teacher).reshape(-1), torch.arange(14).expand_as(teacher).reshape(-1)
+        teacher = teacher.masked_fill(DATA.contains(*pairs).view_as(teacher), -torch.inf)
+    torch.testing.assert_close(case.loss(), divergence(student, teacher).mean().detach())
+
+
+def test_a_teacher_that_reads_fewer_items() -> None:
+    case = _Case(teacher_model(max_length=3))
+    near = case.student.places.from_end < 3
+    expected = divergence(case.student.logits()[near], case.teachers().logits()).mean()
+    torch.testing.assert_close(case.loss(), expected.detach())
+
+
+def test_the_student_that_is_the_teacher_has_no_loss() -> None:
+    same = teacher_model()
+    for options in ({}, {"items": "top", "k": 4}, {"items": "sampled", "k": 4}):
+        assert float(_Case(same, same, **options).loss()) == pytest.approx(0, abs=1e-6)
+
+
+def test_every_option_changes_the_loss() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"items": "top", "k": 3},
+        {"items": "top", "k": 4},
+        {"items": "sampled", "k": 4},
+        {"places": "newest"},
+        {"temperature": 2.0},
+        {"direction": "reverse"},
+    ]
+    found = [float(_Case(**change).loss()) for change in changes]
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("items", ["all", "top", "sampled"])
+def test_conforms(items: Any) -> None:
+    check_sequence_distiller(lambda: LogitKD(items=items, k=5, temperature=1.5))
+
+
+@pytest.mark.parametrize("items", ["top", "sampled"])
+def test_newest_places_conform_for_any_model(items: Any) -> None:
+    check_distiller(lambda: LogitKD(items=items, k=5, places="newest"))
+    check_sequence_distiller(lambda: LogitKD(items=items, k=5, places="newest"))
+
+
+def test_any_teacher_serves_the_newest_places() -> None:
+    data = tiny_interactions()
+    method = LogitKD(items="all", places="newest")
+    objective = Objective([method], live(built(BPR(dim=5), data, seed=7), data), base_weight=0.0)
+    student = built(BPR(dim=3), data)
+    objective.setup(student, data, 1, torch.Generator().manual_seed(0), CPU)
+    batch = next(student.batches(data, 9, torch.Generator().manual_seed(0)))
+    (term,) = objective.terms(student, student.state(batch), batch).values()
+    assert float(term.detach()) > 0
