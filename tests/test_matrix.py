@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "fitnet": {},
     "freqd": {"num_neighbors": 2},
     "ftd": {},
+    "hetcomp": {"depth": 6, "discrepancy_depth": 4},
     "htd": {"num_groups": 2},
     "ir-rrd": {"num_interesting": 2, "num_uninteresting": 2, "depth": 4, "num_items": 5},
     "kd": {"k": 4},

@@ -10,6 +10,7 @@ from recdistill.distillers.fitnet import FitNet
 from recdistill.distillers.freqd import FreqD
 from recdistill.distillers.ftd import FTD
 from recdistill.distillers.hint import Hint
+from recdistill.distillers.hetcomp import HetComp
 from recdistill.distillers.htd import HTD
 from recdistill.distillers.ir_rrd import IRRRD
 from recdistill.distillers.kd import KD
@@ -43,6 +44,7 @@ __all__ = [
     "Distiller",
     "FitNet",
     "FreqD",
+    "HetComp",
     "Hint",
     "LayerMap",
     "LogitKD",

@@ -1,0 +1,228 @@
+"""Rankings that grow harder as the student learns: how far it is from a teacher's list, and when it moves on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recdistill.data.interactions import Interactions
+from recdistill.distillers.base import term_names
+from recdistill.knowledge.base import Member
+from recdistill.knowledge.ensemble import TEMPERATURE, aggregate, importance
+
+Gain = Literal["teacher", "student"]
+Order = Literal["dynamic", "final", "random"]
+
+_BLOCK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a pointer moves; the options are those of ``HetComp``."""
+
+    refresh: int
+    threshold: float
+    decay: float
+    floor: float
+    patience: int
+    worse_passes: bool
+    gain: Gain
+
+    def limit(self, epoch: int) -> float:
+        """max(floor, α · decay^⌊epoch / refresh⌋)."""
+        return max(self.floor, self.threshold * self.decay ** (epoch // self.refresh))
+
+    def opens(self, last: Tensor, now: Tensor, waited: Tensor, epoch: int) -> Tensor:
+        """Whether the student has come near enough, last / now > α, or has waited long enough.
+
+        A discrepancy of 0 now passes, whatever it was. One that has not been taken before (NaN) does not.
+
+        Args:
+            last: discrepancies when the next list was first aimed at, shape ``(U,)``.
+            now: those of the student as it is.
+            waited: refreshes since then.
+            epoch: from 0.
+        """
+        passes = (last > self.limit(epoch) * now) | (now == 0)
+        if self.worse_passes:
+            passes |= last < now
+        if self.patience:
+            passes |= waited + 1 >= self.patience
+        return passes & ~last.isnan()
+
+
+class Curriculum(nn.Module):
+    """Which state of which teacher teaches whom. All that changes is in buffers.
+
+    Attributes:
+        pointers: v, the place of the state that teaches a user, ``(U, X)``.
+        last: the user's discrepancy from the state after that when the pointer came there, ``(U, X)``, NaN before.
+        waited: refreshes since then, ``(U, X)``.
+        means: mean discrepancies from the states after those pointed at, of X teachers, and last that from the target
+            rankings; NaN before the first refresh, ``(X + 1,)``.
+
+    Args:
+        members: the teachers.
+        interactions: the train pairs.
+        gate: when a pointer moves.
+        order: ``dynamic``; ``final``: all pointers at the final states; ``random``: every user has the states before
+            the final one in an order of its own.
+        generator: of that order.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        interactions: Interactions,
+        gate: Gate,
+        order: Order,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.members, self.gate, self.order = tuple(members), gate, order
+        self.num_items = interactions.num_items
+        self.last_places = [len(member.states) - 1 for member in members]
+        size = (interactions.num_users, len(members))
+        final = torch.tensor(self.last_places).expand(size)
+        # nothing to move on from: a teacher that never lists anything, a user who is never trained on
+        empty = [torch.stack([ids[:, 0] < 0 for ids in m.states]).all(dim=0) for m in members]
+        still = torch.stack(empty, dim=1) | (interactions.user_counts == 0)[:, None] | (order == "final")
+        self.register_buffer("pointers", torch.where(still, final, 0))
+        self.register_buffer("last", torch.full(size, torch.nan))
+        self.register_buffer("waited", torch.zeros(size, dtype=torch.int32))
+        self.register_buffer("means", torch.full((len(members) + 1,), torch.nan))
+        if order == "random":
+            for x, place in enumerate(self.last_places):
+                self.register_buffer(f"order_{x}", shuffled_states(size[0], place + 1, generator))
+
+    def lists_at(self, x: int, pointers: Tensor) -> Tensor:
+        """Teacher x's list of every user at ``pointers`` (U,); ids ``(U, K)`` int32."""
+        if self.order == "random":
+            pointers = self.get_buffer(f"order_{x}").cpu().gather(1, pointers[:, None])[:, 0]
+        return rows_at(self.members[x].states, pointers)
+
+    def targets(self, depth: int) -> Tensor:
+        """The ranking that teaches each user now: the teachers' summed importances, ids ``(U, depth)`` int32."""
+        pointers = self.get_buffer("pointers").cpu()
+        lists = [self.lists_at(x, pointers[:, x]) for x in range(len(self.members))]
+        return aggregate(lists, self.num_items, depth).ids
+
+    def is_over(self) -> bool:
+        """Whether the mean pointers, rounded to two decimals, are those of the final states."""
+        means = self.get_buffer("pointers").double().mean(dim=0).mul(100).round()
+        return bool(means.sum() >= 100 * sum(self.last_places))
+
+    def move(self, epoch: int, student: Tensor) -> bool:
+        """Compare the student's lists with each teacher's next ones; whether any pointer has moved.
+
+        Args:
+            epoch: from 0.
+            student: its best items now, ids ``(U, K)``.
+        """
+        buffers = [self.get_buffer(name) for name in ("pointers", "last", "waited", "means")]
+        pointers, last, waited, means = (buffer.cpu() for buffer in buffers)
+        any_moved = False
+        for x, final in enumerate(self.last_places):
+            now = self._distance(student, x, pointers)
+            means[x] = now.mean()
+            moves = self.gate.opens(last[:, x].double(), now, waited[:, x], epoch) & (pointers[:, x] < final)
+            first = last[:, x].isnan()
+            if bool(moves.any()):
+                any_moved = True
+                pointers[:, x] += moves
+                now[moves] = self._distance(student, x, pointers)[moves]
+            last[:, x] = torch.where(moves | first, now.float(), last[:, x])
+            waited[:, x] = torch.where(moves | first, 0, waited[:, x] + 1)
+        for buffer, value in zip(buffers, (pointers, last, waited, means), strict=True):
+            buffer.copy_(value)
+        return any_moved
+
+    def _distance(self, student: Tensor, x: int, pointers: Tensor) -> Tensor:
+        """From teacher x's lists at the states after those pointed at, (U,)."""
+        after = (pointers[:, x] + 1).clamp(max=self.last_places[x])
+        return discrepancy(student, self.lists_at(x, after), self.gate.gain)
+
+    def look_at_targets(self, student: Tensor, targets: Tensor) -> None:
+        """Remember how far the student is from the rankings that teach it."""
+        self.get_buffer("means")[-1] = discrepancy(student, targets.cpu(), self.gate.gain).mean()
+
+    def facts(self) -> dict[str, float]:
+        """Mean pointers and discrepancies by teacher, and the discrepancy from the target rankings."""
+        names = term_names([member.name for member in self.members])
+        pointers = self.get_buffer("pointers").double().mean(dim=0).tolist()
+        found = {f"pointer {name}": place for name, place in zip(names, pointers, strict=True)}
+        for name, mean in zip([*names, "target"], self.get_buffer("means").tolist(), strict=True):
+            if mean == mean:  # NaN before the first refresh
+                found[f"discrepancy {name}"] = mean
+        return found
+
+
+def discrepancy(student: Tensor, teacher: Tensor, gain: Gain = "teacher") -> Tensor:
+    """D@K = 1 − NDCG@K of the student's lists, with a teacher's lists as the truth.
+
+        NDCG = Σ_k [student's item at k is listed] · y(r) / log2(k + 1)  ÷  Σ_k y(k − 1) / log2(k + 1)
+        y(r) = 2^{e^{−r/10}} − 1,   k = 1..K
+
+    Args:
+        student: ids ``(n, K)``, best first, padded with −1.
+        teacher: ids ``(n, K')``, the same; its ideal is that of as many items as it has, and is no more than K.
+        gain: what r is: ``teacher``: the item's rank, from 0, in the teacher's list; ``student``: k − 1, which does
+            not see the order.
+
+    Returns:
+        ``(n,)`` float64 in [0, 1]; 0 where the teacher lists nothing.
+    """
+    teacher = teacher[:, : student.shape[1]]
+    gains = torch.exp2(importance(max(student.shape[1], 1), TEMPERATURE)) - 1
+    discount = torch.arange(2, student.shape[1] + 2).double().log2().reciprocal()
+    ideals = torch.cat([torch.zeros(1).double(), (gains[: len(discount)] * discount).cumsum(0)])
+    found = torch.zeros(len(student), dtype=torch.float64)
+    if teacher.shape[1] == 0:
+        return found
+    for rows in torch.arange(len(student)).split(_BLOCK):
+        ordered, rank = teacher[rows].sort(dim=1)
+        own = student[rows].to(ordered.dtype).contiguous()
+        at = torch.searchsorted(ordered, own).clamp_(max=teacher.shape[1] - 1)
+        hit = (ordered.gather(1, at) == own) & (own >= 0)
+        value = gains[rank.gather(1, at)] if gain == "teacher" else gains.expand(hit.shape)
+        ideal = ideals[(ordered >= 0).sum(dim=1)]
+        ndcg = (value * discount * hit).sum(dim=1) / ideal.clamp(min=1e-12)
+        distance = (1 - ndcg).clamp_(min=0)
+        distance[distance < 1e-9] = 0.0  # the same lists
+        found[rows] = distance.masked_fill_(ideal == 0, 0.0)
+    return found
+
+
+def shuffled_states(num_users: int, num_states: int, generator: torch.Generator) -> Tensor:
+    """An order of a teacher's states for each user, ``(U, V)`` int8: all but the last shuffled, the last one last."""
+    early = torch.rand(num_users, num_states - 1, generator=generator).argsort(dim=1)
+    return torch.cat([early, torch.full((num_users, 1), num_states - 1)], dim=1).to(torch.int8)
+
+
+def rows_at(states: Sequence[Tensor], places: Tensor) -> Tensor:
+    """Each user's list at a state of its own: ids ``(U, K)`` int32 of ``states[places[u]][u]``."""
+    found = states[-1].int().clone()
+    for place, ids in enumerate(states[:-1]):
+        rows = (places == place).nonzero()[:, 0]
+        found[rows] = ids[rows].int()
+    return found
+
+
+def first_observed(importances: Tensor, interactions: Interactions, n: int) -> Tensor:
+    """Each user's ``n`` observed items of the greatest importance, best first, ``(U, n)`` int32, padded with −1.
+
+    Args:
+        importances: of each train pair, in the order of the train CSR; equal ones rank by the smaller item.
+    """
+    users = interactions.users.long()
+    order = importances.sort(descending=True, stable=True).indices
+    order = order[users[order].sort(stable=True).indices]
+    column = torch.arange(len(order)) - interactions.indptr[users[order]]
+    kept = column < n
+    found = torch.full((interactions.num_users, n), -1, dtype=torch.int32)
+    found[users[order][kept], column[kept]] = interactions.items[order][kept].int()
+    return found
