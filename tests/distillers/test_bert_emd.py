@@ -11,7 +11,6 @@ from recdistill.distillers.bert_emd import BERTEMD
 from recdistill.distillers.layers import LayerTransport, layer_distances
 from recdistill.ops.transport import cooperative_weights, sinkhorn_plan, transport_plan
 from recdistill.testing import check_sequence_distiller
-
 from sequence_cases import Step, value
 
 

@@ -11,7 +11,6 @@ from recdistill.distillers.hint import Hint
 from recdistill.errors import OptionError
 from recdistill.models.sasrec import SASRec
 from recdistill.testing import built, check_sequence_distiller
-
 from sequence_cases import DATA, Step, value
 
 

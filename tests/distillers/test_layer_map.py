@@ -9,7 +9,6 @@ import torch
 
 from recdistill.distillers.layer_map import LayerMap
 from recdistill.testing import check_sequence_distiller
-
 from sequence_cases import Step, value
 
 
