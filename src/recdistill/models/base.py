@@ -41,6 +41,11 @@ class Batch:
         return self.positives.numel()
 
     @property
+    def held_out(self) -> Batch | None:
+        """Rows for the parameter groups that have batches of their own; None where there are none."""
+        return None
+
+    @property
     def rows(self) -> Tensor:
         """The unit that a state answers for: the unique users (sequence models have sequences here)."""
         return self.users
@@ -81,6 +86,22 @@ class Batch:
             negatives=negatives,
             num_items=self.num_items,
         )
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters with an optimiser of their own, Adam, and possibly with batches of their own.
+
+    Attributes:
+        prefix: what the names of these of a model's parameters begin with.
+        learning_rate: step size, above 0.
+        weight_decay: L2 coefficient in the gradient, at least 0.
+        own_batches: they learn from ``Batch.held_out`` alone, in a step before that of the others.
+    """
+
+    prefix: str
+    learning_rate: float
+    weight_decay: float
+    own_batches: bool = False
 
 
 class ScoreVectors(NamedTuple):
@@ -175,6 +196,22 @@ def user_scores(state: State, items: Tensor, users: Tensor) -> Tensor:
     if vectors.item_bias is not None:
         scores = scores + vectors.item_bias[items][:, None] * present
     return scores
+
+
+def score_vectors_of(state: State, users: Tensor) -> ScoreVectors | None:
+    """:meth:`State.score_vectors` with the rows of ``users`` (b,) alone, in their order.
+
+    A state that computes its users' vectors answers by a method of this name, with those that its other reads of
+    the step have.
+    """
+    own = getattr(state, "score_vectors_of", None)
+    if own is not None:
+        return own(users)
+    vectors = state.score_vectors()
+    if vectors is None:
+        return None
+    constants = None if vectors.user_bias is None else vectors.user_bias[users]
+    return ScoreVectors(rows_of(vectors.users, users), vectors.items, vectors.item_bias, constants)
 
 
 class EmbeddingState:
@@ -281,6 +318,10 @@ class Recommender(nn.Module):
         from recdistill.models.sampling import pair_batches
 
         return pair_batches(interactions, batch_size, self.num_negatives(), generator)
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Parameters that the run's optimiser leaves to ones of their own; none by default."""
+        return ()
 
     def num_negatives(self) -> int:
         """Negatives drawn for each training row."""

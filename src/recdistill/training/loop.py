@@ -23,7 +23,13 @@ from recdistill.progress import Progress, Silent, Stage
 from recdistill.signatures import did_you_mean
 from recdistill.training.checkpoint import Checkpoint
 from recdistill.training.group import Group
-from recdistill.training.optimisers import Optimiser, OptimiserName, make_optimiser
+from recdistill.training.optimisers import (
+    Optimiser,
+    OptimiserName,
+    Several,
+    group_optimiser,
+    make_optimiser,
+)
 from recdistill.training.trajectory import Trajectory
 
 _METRICS = ("ndcg", "recall", "mrr", "hit", "precision")
@@ -215,13 +221,7 @@ class _Run:
         model.to(self.device)
         self.interactions = self.group.own_rows(interactions)
         objective.setup(model, self.interactions, options.epochs, self.generators["method"], self.device)
-        self.optimiser: Optimiser = make_optimiser(
-            options.optimiser,
-            named_parameters(model, objective),
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            epsilon=options.epsilon,
-        )
+        self.optimiser, self.apart = self._optimisers()
         self.position = _Position()
         self.result = Result()
         self.best: dict[str, Tensor] = {}
@@ -229,6 +229,29 @@ class _Run:
         self._sampler_start = self.generators["sampler"].get_state()
         self._sums: dict[str, Tensor] = {}
         self._saved_at = time.monotonic()
+
+    def _optimisers(self) -> tuple[Optimiser, Several]:
+        """What steps with each batch, and what steps with batches of its own before."""
+        options, groups = self.options, self.model.parameter_groups()
+        own = tuple(f"model.{group.prefix}" for group in groups)
+        main = make_optimiser(
+            options.optimiser,
+            [
+                (name, p)
+                for name, p in named_parameters(self.model, self.objective)
+                if not name.startswith(own)
+            ],
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            epsilon=options.epsilon,
+        )
+        beside, apart = (
+            group_optimiser(
+                [g for g in groups if g.own_batches == own_batches], self.model.named_parameters()
+            )
+            for own_batches in (False, True)
+        )
+        return Several({"main": main, "beside": beside}) if beside.parts else main, apart
 
     def finish(self) -> Result:
         """Run the epochs that are left and load the best state."""
@@ -331,12 +354,24 @@ class _Run:
 
     def _step(self, batch: Batch | None) -> dict[str, Tensor]:
         """One optimiser step; the detached terms of the loss. Without a batch the gradient is the others'."""
+        if self.apart.parts:
+            self._step_apart(None if batch is None else batch.held_out)
         self.optimiser.zero_grad()
         terms = {} if batch is None else self._backward(batch)
         self.group.mean_gradients(p for _, p in named_parameters(self.model, self.objective))
         self.optimiser.step()
         self.objective.after_step()
         return terms
+
+    def _step_apart(self, batch: Batch | None) -> None:
+        """One step of the parameters that have batches of their own; the gradients of the others are forgotten."""
+        self.optimiser.zero_grad()
+        self.apart.zero_grad()
+        if batch is not None:
+            self._backward(batch)
+        self.group.mean_gradients(p for _, p in named_parameters(self.model, self.objective))
+        self.apart.step()
+        self.apart.zero_grad()
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
         autocast = (
@@ -413,6 +448,7 @@ class _Run:
                 "model": dict(self.model.state_dict()),
                 "objective": dict(self.objective.state_dict()),
                 "optimiser": self.optimiser.state_tensors(),
+                "apart": self.apart.state_tensors(),
                 "best": self.best,
                 "generators": {name: g.get_state() for name, g in self.generators.items()}
                 | {"torch": torch.get_rng_state(), "sampler_start": self._sampler_start},
@@ -435,6 +471,7 @@ class _Run:
         self.model.load_state_dict(tensors["model"])
         self.objective.load_state_dict(tensors["objective"])
         self.optimiser.load_state_tensors(tensors["optimiser"])
+        self.apart.load_state_tensors(tensors.get("apart", {}))
         self.best = tensors["best"]
         for name, generator in self.generators.items():
             generator.set_state(tensors["generators"][name])

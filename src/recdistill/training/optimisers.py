@@ -6,13 +6,14 @@ elsewhere the same arithmetic runs in plain torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from recdistill import ops
+from recdistill.models.base import ParameterGroup
 
 OptimiserName = Literal["adam", "sparse-adam", "rowwise-adagrad"]
 
@@ -172,4 +173,55 @@ def make_optimiser(
         weight_decay=weight_decay,
         epsilon=epsilon,
         touched_only=name == "sparse-adam",
+    )
+
+
+class Several:
+    """Optimisers of different parameters as one.
+
+    Args:
+        parts: by names that no other has.
+    """
+
+    def __init__(self, parts: dict[str, Optimiser]) -> None:
+        self.parts = parts
+
+    def step(self) -> None:
+        for part in self.parts.values():
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts.values():
+            part.zero_grad()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{key}": value
+            for name, part in self.parts.items()
+            for key, value in part.state_tensors().items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        for name, part in self.parts.items():
+            start = f"{name}/"
+            part.load_state_tensors(
+                {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+            )
+
+
+def group_optimiser(
+    groups: Sequence[ParameterGroup], parameters: Iterable[tuple[str, nn.Parameter]]
+) -> Several:
+    """Adam for each of ``groups`` over those of ``parameters`` (of a model, by name) that are its own."""
+    named = list(parameters)
+    return Several(
+        {
+            group.prefix: Adam(
+                [(name, p) for name, p in named if name.startswith(group.prefix)],
+                learning_rate=group.learning_rate,
+                weight_decay=group.weight_decay,
+                epsilon=1e-8,
+            )
+            for group in groups
+        }
     )
