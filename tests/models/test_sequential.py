@@ -203,3 +203,13 @@ def model_for(interactions: Interactions, **options: Any) -> SequenceModel:
     made = built(SASRec(dim=4, max_length=6, **options), interactions)
     assert isinstance(made, SequenceModel)
     return made
+
+
+def test_a_batch_moves_whole() -> None:
+    batch = next(model(loss="sampled-softmax").batches(tiny_sequences(), 1000, seeded()))
+    assert len(batch.next_items) == len(batch.places.items)  # what is derived is derived again
+    moved = batch.to(torch.device("meta"))
+    assert moved.sequences.device == moved.newest.device == torch.device("meta")
+    assert moved.shared is not None
+    assert moved.shared.ids.device == torch.device("meta")
+    assert batch.to(torch.device("cpu")) is batch
