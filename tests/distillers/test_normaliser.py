@@ -29,6 +29,7 @@ def direct(scores: Tensor, exclude: ops.Rows) -> Tensor:
         partial(models.BPR, dim=3),
         partial(models.CML, dim=3),
         partial(models.LightGCN, dim=3, num_layers=2),
+        partial(models.MultVAE, dim=3),
         partial(models.NeuMF, dim=3),
         partial(models.SimpleX, dim=3),
     ],

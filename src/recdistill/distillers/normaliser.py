@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recdistill import ops
-from recdistill.models.base import State, rows_of
+from recdistill.models.base import State, rows_of, score_vectors_of
 
 _PAIRS = 1 << 17
 """Pairs of one block that a model without score vectors scores."""
@@ -45,7 +45,7 @@ def log_normaliser(
 
 def _log_sum_exp(state: State, users: Tensor, exclude: ops.Rows, candidates: Tensor | None) -> Tensor:
     """Over all items or the candidates; what is excluded is given by position among them."""
-    scale, vectors = state.score_scale, state.score_vectors()
+    scale, vectors = state.score_scale, score_vectors_of(state, users)
     if vectors is None:
         ids = torch.arange(state.num_items, device=users.device) if candidates is None else candidates
 
@@ -54,7 +54,7 @@ def _log_sum_exp(state: State, users: Tensor, exclude: ops.Rows, candidates: Ten
 
         return ops.log_sum_exp_blocks(score, len(ids), exclude, _PAIRS)
     with torch.autocast(users.device.type, enabled=False):
-        rows = _full(rows_of(vectors.users, users))
+        rows = _full(vectors.users)
         items = _full(vectors.items if candidates is None else rows_of(vectors.items, candidates))
         rows = rows if scale == 1 else rows * scale
         if vectors.item_bias is not None:
@@ -64,7 +64,7 @@ def _log_sum_exp(state: State, users: Tensor, exclude: ops.Rows, candidates: Ten
         found = ops.log_sum_exp_except(rows, items, exclude)
     if vectors.user_bias is None:
         return found
-    return found + vectors.user_bias[users] * scale
+    return found + vectors.user_bias * scale
 
 
 def _full(table: Tensor) -> Tensor:

@@ -74,6 +74,10 @@ class MultVAEState:
     def score_vectors(self) -> ScoreVectors:
         return ScoreVectors(self.codes.table, self._items, self._bias)
 
+    def score_vectors_of(self, users: Tensor) -> ScoreVectors:
+        table, place = self.codes.vectors(users)
+        return ScoreVectors(table[place], self._items, self._bias)
+
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
         table, place = self.codes.vectors(users)
         if items is None:

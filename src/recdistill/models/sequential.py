@@ -149,6 +149,10 @@ class SequenceState:
             return None
         return ScoreVectors(self._of_all, self._model.output_table, self._model.output_bias)
 
+    def score_vectors_of(self, users: Tensor) -> ScoreVectors:
+        table, place = self._vectors(users)
+        return ScoreVectors(table[place], self._model.output_table, self._model.output_bias)
+
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
         table, place = self._vectors(users)
         if items is None:
