@@ -113,8 +113,11 @@ def test_it_is_over_when_all_are_final_within_the_rounding() -> None:
 
 def test_each_user_reads_the_state_it_points_at() -> None:
     states = [torch.full((3, 2), fill) for fill in (10, 20, 30)]
-    assert rows_at(states, torch.tensor([2, 0, 1])).tolist() == [[30, 30], [10, 10], [20, 20]]
-    assert states[2].unique().tolist() == [30]
+    everyone = torch.arange(3)
+    assert rows_at(states, torch.tensor([2, 0, 1]), everyone).tolist() == [[30, 30], [10, 10], [20, 20]]
+    assert rows_at([s * everyone[:, None] for s in states], torch.tensor([1]), everyone[2:]).tolist() == [
+        [40, 40]
+    ]
 
 
 def test_shuffled_states_end_with_the_last() -> None:

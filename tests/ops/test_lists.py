@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recdistill.ops.lists import common_items, common_items_reference, listed
+from recdistill.ops.lists import common_items, common_items_reference, listed, places, places_reference
 
 BOTH = pytest.mark.parametrize("function", [common_items, common_items_reference])
 Common = Callable[..., Tensor]
@@ -68,3 +68,24 @@ def test_listed() -> None:
     lists = torch.tensor([[4, 9, -1, 0], [7, 3, 3, 1], [-1, -1, -1, -1]])
     assert listed(ids, lists).tolist() == [[False, True, False], [True, True, False], [False] * 3]
     assert not listed(ids, lists[:, :0]).any()
+
+
+@pytest.mark.parametrize("function", [places, places_reference])
+def test_places(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    lists = torch.tensor([[4, 0, 2, -1], [-1, -1, -1, -1], [1, 2, 3, 4]], dtype=torch.int32)
+    ids = torch.tensor([[2, 3, -1], [0, 4, -1], [4, 9, 1]])
+    assert function(ids, lists).tolist() == [[2, -1, -1], [-1, -1, -1], [3, -1, 0]]
+    assert function(ids, lists[:, :0]).tolist() == [[-1] * 3] * 3
+    assert function(ids[:, :0], lists).shape == (3, 0)
+    assert function(ids[:0], lists[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_places_agree_with_the_twin(threads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lists = torch.rand(400, 300, generator=generator).argsort(dim=1)[:, :90].int()
+    ids = torch.randint(-1, 300, (400, 300), generator=generator)
+    torch.set_num_threads(threads)
+    assert torch.equal(places(ids, lists), places_reference(ids, lists))
+    with pytest.raises(IndexError, match="found -2"):
+        places(ids - 1, lists)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from recdistill import ops
 from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import term_names
 from recdistill.knowledge.base import Member
@@ -16,8 +17,6 @@ from recdistill.knowledge.ensemble import TEMPERATURE, aggregate, importance
 
 Gain = Literal["teacher", "student"]
 Order = Literal["dynamic", "final", "random"]
-
-_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -99,16 +98,17 @@ class Curriculum(nn.Module):
             for x, place in enumerate(self.last_places):
                 self.register_buffer(f"order_{x}", shuffled_states(size[0], place + 1, generator))
 
-    def lists_at(self, x: int, pointers: Tensor) -> Tensor:
-        """Teacher x's list of every user at ``pointers`` (U,); ids ``(U, K)`` int32."""
+    def lists_at(self, x: int, places: Tensor, users: Tensor, depth: int) -> Tensor:
+        """Teacher x's lists of ``users`` (n,), each at its own place (n,); ids ``(n, depth)`` int32."""
         if self.order == "random":
-            pointers = self.get_buffer(f"order_{x}").cpu().gather(1, pointers[:, None])[:, 0]
-        return rows_at(self.members[x].states, pointers)
+            places = self.get_buffer(f"order_{x}").cpu()[users].gather(1, places[:, None])[:, 0]
+        return rows_at([ids[:, :depth] for ids in self.members[x].states], places, users)
 
     def targets(self, depth: int) -> Tensor:
         """The ranking that teaches each user now: the teachers' summed importances, ids ``(U, depth)`` int32."""
         pointers = self.get_buffer("pointers").cpu()
-        lists = [self.lists_at(x, pointers[:, x]) for x in range(len(self.members))]
+        everyone = torch.arange(len(pointers))
+        lists = [self.lists_at(x, pointers[:, x], everyone, depth) for x in range(len(self.members))]
         return aggregate(lists, self.num_items, depth).ids
 
     def is_over(self) -> bool:
@@ -125,26 +125,27 @@ class Curriculum(nn.Module):
         """
         buffers = [self.get_buffer(name) for name in ("pointers", "last", "waited", "means")]
         pointers, last, waited, means = (buffer.cpu() for buffer in buffers)
-        any_moved = False
+        everyone, any_moved = torch.arange(len(student)), False
         for x, final in enumerate(self.last_places):
-            now = self._distance(student, x, pointers)
+            now = self._distance(student, x, pointers, everyone)
             means[x] = now.mean()
             moves = self.gate.opens(last[:, x].double(), now, waited[:, x], epoch) & (pointers[:, x] < final)
             first = last[:, x].isnan()
             if bool(moves.any()):
                 any_moved = True
                 pointers[:, x] += moves
-                now[moves] = self._distance(student, x, pointers)[moves]
+                now[moves] = self._distance(student, x, pointers, everyone[moves])
             last[:, x] = torch.where(moves | first, now.float(), last[:, x])
             waited[:, x] = torch.where(moves | first, 0, waited[:, x] + 1)
         for buffer, value in zip(buffers, (pointers, last, waited, means), strict=True):
             buffer.copy_(value)
         return any_moved
 
-    def _distance(self, student: Tensor, x: int, pointers: Tensor) -> Tensor:
-        """From teacher x's lists at the states after those pointed at, (U,)."""
-        after = (pointers[:, x] + 1).clamp(max=self.last_places[x])
-        return discrepancy(student, self.lists_at(x, after), self.gate.gain)
+    def _distance(self, student: Tensor, x: int, pointers: Tensor, users: Tensor) -> Tensor:
+        """Of some users from teacher x's lists at the states after those pointed at, (n,)."""
+        after = (pointers[users, x] + 1).clamp(max=self.last_places[x])
+        lists = self.lists_at(x, after, users, student.shape[1])
+        return discrepancy(student[users], lists, self.gate.gain)
 
     def look_at_targets(self, student: Tensor, targets: Tensor) -> None:
         """Remember how far the student is from the rankings that teach it."""
@@ -177,24 +178,17 @@ def discrepancy(student: Tensor, teacher: Tensor, gain: Gain = "teacher") -> Ten
         ``(n,)`` float64 in [0, 1]; 0 where the teacher lists nothing.
     """
     teacher = teacher[:, : student.shape[1]]
+    if teacher.shape[1] == 0:
+        return torch.zeros(len(student), dtype=torch.float64)
     gains = torch.exp2(importance(max(student.shape[1], 1), TEMPERATURE)) - 1
     discount = torch.arange(2, student.shape[1] + 2).double().log2().reciprocal()
     ideals = torch.cat([torch.zeros(1).double(), (gains[: len(discount)] * discount).cumsum(0)])
-    found = torch.zeros(len(student), dtype=torch.float64)
-    if teacher.shape[1] == 0:
-        return found
-    for rows in torch.arange(len(student)).split(_BLOCK):
-        ordered, rank = teacher[rows].sort(dim=1)
-        own = student[rows].to(ordered.dtype).contiguous()
-        at = torch.searchsorted(ordered, own).clamp_(max=teacher.shape[1] - 1)
-        hit = (ordered.gather(1, at) == own) & (own >= 0)
-        value = gains[rank.gather(1, at)] if gain == "teacher" else gains.expand(hit.shape)
-        ideal = ideals[(ordered >= 0).sum(dim=1)]
-        ndcg = (value * discount * hit).sum(dim=1) / ideal.clamp(min=1e-12)
-        distance = (1 - ndcg).clamp_(min=0)
-        distance[distance < 1e-9] = 0.0  # the same lists
-        found[rows] = distance.masked_fill_(ideal == 0, 0.0)
-    return found
+    rank = ops.places(student, teacher)  # (n, K)
+    value = gains[rank.clamp(min=0)] if gain == "teacher" else gains.expand(rank.shape)
+    ndcg = torch.where(rank >= 0, value, 0.0) @ discount
+    ideal = ideals[(teacher >= 0).sum(dim=1)]
+    found = 1 - ndcg / ideal.clamp(min=1e-12)
+    return found.masked_fill_((found < 1e-9) | (ideal == 0), 0.0)  # the same lists, or none
 
 
 def shuffled_states(num_users: int, num_states: int, generator: torch.Generator) -> Tensor:
@@ -203,12 +197,12 @@ def shuffled_states(num_users: int, num_states: int, generator: torch.Generator)
     return torch.cat([early, torch.full((num_users, 1), num_states - 1)], dim=1).to(torch.int8)
 
 
-def rows_at(states: Sequence[Tensor], places: Tensor) -> Tensor:
-    """Each user's list at a state of its own: ids ``(U, K)`` int32 of ``states[places[u]][u]``."""
-    found = states[-1].int().clone()
-    for place, ids in enumerate(states[:-1]):
+def rows_at(states: Sequence[Tensor], places: Tensor, users: Tensor) -> Tensor:
+    """Lists of ``users`` (n,), each at a state of its own: ids ``(n, K)`` int32 of ``states[places[i]][users[i]]``."""
+    found = torch.empty(len(users), states[0].shape[1], dtype=torch.int32)
+    for place, ids in enumerate(states):
         rows = (places == place).nonzero()[:, 0]
-        found[rows] = ids[rows].int()
+        found[rows] = ids[users[rows]].int()
     return found
 
 

@@ -5,7 +5,7 @@ The kernels run on CPU tensors of float32 (or of integers); the twins run otherw
 
 from recdistill.ops.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_reference
 from recdistill.ops.gradients import Gradient, row_slots
-from recdistill.ops.lists import listed
+from recdistill.ops.lists import listed, places, places_reference
 from recdistill.ops.log_sum_exp import log_sum_exp_blocks, log_sum_exp_except, log_sum_exp_except_reference
 from recdistill.ops.optim import (
     adam_all,
@@ -50,6 +50,8 @@ __all__ = [
     "log_sum_exp_blocks",
     "log_sum_exp_except",
     "log_sum_exp_except_reference",
+    "places",
+    "places_reference",
     "plackett_luce",
     "plackett_luce_reference",
     "positions_among",

@@ -74,3 +74,42 @@ def listed(ids: Tensor, lists: Tensor) -> Tensor:
     ordered = lists.sort(dim=1).values
     at = torch.searchsorted(ordered, ids.to(ordered.dtype).contiguous()).clamp_(max=lists.shape[1] - 1)
     return (ordered.gather(1, at) == ids) & (ids >= 0)
+
+
+def places(ids: Tensor, lists: Tensor) -> Tensor:
+    """Say for each id where it stands in its row's list.
+
+    Args:
+        ids: (n, m) integers of at least -1; -1 (padding) is in no list.
+        lists: (n, depth) integers of at least -1, -1 for padding; no id twice in a row.
+
+    Returns:
+        (n, m) int32: the column, or -1 for an id that is not in the list.
+    """
+    if not ids.is_cpu or ids.numel() == 0 or lists.numel() == 0:
+        return places_reference(ids, lists)
+    from recdistill.ops.kernels import lists as kernels
+    from recdistill.ops.kernels import use_torch_threads
+
+    if min(int(ids.min()), int(lists.min())) < -1:
+        raise IndexError(f"expected ids of at least -1, found {min(int(ids.min()), int(lists.min()))}")
+    found = torch.empty(ids.shape, dtype=torch.int32)
+    kernels.places(
+        ids.int().contiguous().numpy(),
+        lists.int().contiguous().numpy(),
+        1 + max(int(ids.max()), int(lists.max()), 0),
+        use_torch_threads(ids.numel() + lists.numel()),
+        found.numpy(),
+    )
+    return found
+
+
+def places_reference(ids: Tensor, lists: Tensor) -> Tensor:
+    """Plain-torch twin of :func:`places`."""
+    if lists.shape[1] == 0:
+        return torch.full(ids.shape, -1, dtype=torch.int32, device=ids.device)
+    ordered, column = lists.sort(dim=1)
+    own = ids.to(ordered.dtype).contiguous()
+    at = torch.searchsorted(ordered, own).clamp_(max=lists.shape[1] - 1)
+    missing = (ordered.gather(1, at) != own) | (own < 0)
+    return column.gather(1, at).masked_fill_(missing, -1).int()

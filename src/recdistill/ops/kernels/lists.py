@@ -1,4 +1,4 @@
-"""Kernel of ``recdistill.ops.lists``: what two lists have in common."""
+"""Kernels of ``recdistill.ops.lists``: what two lists have in common, and where."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ def common(
                     later = max(column, met[item] - first - 1)
                     for place in range(cuts.shape[0]):
                         counts[row, place] += later < cuts[place]
+
+
+@kernel(parallel=True)
+def places(
+    ids: NDArray[np.int32], lists: NDArray[np.int32], num_ids: int, threads: int, out: NDArray[np.int32]
+) -> None:
+    """Fill out (n, m): the column of lists (n, depth) that each id stands in, -1 where it is in none."""
+    num_rows, depth = lists.shape
+    for thread in prange(threads):
+        met = np.zeros(num_ids, dtype=np.int64)  # as in `common`
+        for row in range(thread * num_rows // threads, (thread + 1) * num_rows // threads):
+            first = row * depth
+            for column in range(depth):
+                if lists[row, column] >= 0:
+                    met[lists[row, column]] = first + column + 1
+            for column in range(ids.shape[1]):
+                item = ids[row, column]
+                found = item >= 0 and met[item] > first
+                out[row, column] = met[item] - first - 1 if found else -1
