@@ -365,3 +365,51 @@ def test_the_documented_lines_make_a_store(tmp_path: Path, monkeypatch: pytest.M
     manifest = read_manifest(tmp_path / "runs" / "mine", kind="knowledge")
     assert manifest.inputs == {"data": "0123456789abcdef"}
     assert load_arrays(tmp_path / "runs" / "mine" / "top_items.safetensors")["ids"].tolist()[1] == [1, 0, -1]
+
+
+# Evaluation
+
+
+def test_evaluation_of_teachers_ensemble_and_student(line: Path, tmp_path: Path) -> None:
+    data = Data.load(line / "data")
+    rd.ensemble(stores(line, "bpr", "cml"), tmp_path / "ensemble", data=data, depth=25)
+    rrd = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 5, "depth": 20}
+    rd.distill(
+        data, tmp_path / "ensemble", {"name": "bpr", "dim": 4}, [rrd], tmp_path / "student", training=FAST
+    )
+    rd.train(data, {"name": "bpr", "dim": 4}, tmp_path / "alone", training=FAST)
+    models = [line / "bpr", line / "cml", *(tmp_path / name for name in ("ensemble", "alone", "student"))]
+    result = rd.evaluate(data, models, tmp_path / "evaluation", k=(5, 10))
+    found = result["models"]
+    both = [found["bpr"], found["cml"]]
+    for size in ("parameters", "bytes"):
+        assert found["ensemble"][size] == sum(one[size] for one in both)
+    for place, timed in enumerate(found["ensemble"]["latency_ms"]):
+        assert timed["p50"] == pytest.approx(sum(one["latency_ms"][place]["p50"] for one in both))
+    assert found["student"]["teacher"] == "ensemble"
+    assert set(found["ensemble"]["metrics"]) >= {"ndcg@5", "popularity_lift", "tail_recall@10", "coverage@5"}
+    assert set(result["gap_closed"]) == {"student"}
+    reasons = result["gap_closed_reasons"]["student"]
+    assert all("no undistilled model" not in reason for reason in reasons.values())
+    alone = rd.evaluate(data, [tmp_path / "ensemble"], tmp_path / "one", k=(5,))["models"]["ensemble"]
+    assert alone["parameters"] == found["ensemble"]["parameters"]  # from the stores of its teachers
+    assert alone["latency_ms"] is None
+
+
+def test_an_ensemble_of_stores_made_by_hand_has_no_size(
+    line: Path, tmp_path: Path, random_lists: Callable[[Data, int], Tensor]
+) -> None:
+    data = Data.load(line / "data")
+    mine = by_hand(tmp_path / "mine", data, random_lists(data, 40))
+    rd.ensemble([mine, *stores(line, "bpr")], tmp_path / "ensemble", data=data, depth=20)
+    result = rd.evaluate(data, [tmp_path / "ensemble", line / "bpr"], tmp_path / "evaluation", k=(5,))
+    found = result["models"]["ensemble"]
+    assert (found["parameters"], found["bytes"], found["latency_ms"]) == (None, None, None)
+
+
+def test_a_cut_off_beyond_the_lists_names_the_depth_that_would_do(line: Path, tmp_path: Path) -> None:
+    rd.ensemble(stores(line), tmp_path / "ensemble", data=line / "data", depth=10)
+    with pytest.raises(OptionError, match=r"too short for the top 12 of 60 users; ensemble with --depth 13"):
+        rd.evaluate(line / "data", tmp_path / "ensemble", tmp_path / "evaluation", k=(12,))
+    rd.ensemble(stores(line), tmp_path / "deeper", data=line / "data", depth=13)
+    rd.evaluate(line / "data", tmp_path / "deeper", tmp_path / "evaluation", k=(12,))

@@ -144,7 +144,7 @@ def test_compare_from_one_ensemble(log: Path, tmp_path: Path) -> None:
     teachers = [costs[f"teacher-{name}"]["parameters"]["mean"] for name in ("bpr", "cml", "knn")]
     assert costs["ensemble"]["parameters"]["mean"] == sum(teachers)
     assert ranked(full, roles)[3:5] == ["ensemble", "alone"]
-    assert [row[0] for row in comparison_lines(found.comparison)][4:6] == ["ensemble", "alone"]
+    assert [row[0] for row in comparison_lines(found.comparison)[0]][4:6] == ["ensemble", "alone"]
     again = rd.compare(tree, tmp_path / "compare")
     assert again.comparison == found.comparison
 

@@ -73,10 +73,12 @@ class ListRanker:
         name: what the lists are called in errors.
         ids: (U, L) item ids, best first, padded with -1; the ``removed`` pairs are on no list.
         removed: the train pairs of whoever made the lists.
+        maker: the command that makes deeper ones.
     """
 
-    def __init__(self, name: str, ids: Tensor, removed: Interactions) -> None:
+    def __init__(self, name: str, ids: Tensor, removed: Interactions, maker: str = "extract") -> None:
         self._name = name
+        self._maker = maker
         self._ids = ids
         self._removed = removed
 
@@ -119,18 +121,20 @@ class ListRanker:
         for block in blocks(users):
             stored, keep = self._kept(block, masked)
             left = keep.sum(1)
-            short = (left < k) & (stored[:, -1] >= 0)  # a list that ends before its depth holds all there is
+            length = (stored >= 0).sum(1)
+            whole = length >= self._removed.num_items - self._removed.user_counts[block]
+            short = (left < k) & (length > 0) & ~whole  # no list at all: the store does not cover the user
             if bool(short.any()):
                 # at worst all masked items that are not on the list come right after it
-                unmet = -self._removed.user_counts[block] - (depth - left)
+                unmet = -self._removed.user_counts[block] - (length - left)
                 unmet += 0 if masked is None else masked.user_counts[block]
                 short_users += int(short.sum())
-                enough = max(enough, int((depth + k - left + unmet)[short].max()))
+                enough = max(enough, int((length + k - left + unmet)[short].max()))
         if short_users:
             raise OptionError(
                 f"the lists of {self._name} have depth {depth}: after masking, too short for the top {k} of "
                 f"{short_users} users",
-                f"extract with --depth {min(enough, self._removed.num_items)}, or lower the largest k",
+                f"{self._maker} with --depth {min(enough, self._removed.num_items)}, or lower the largest k",
             )
 
     def _kept(self, users: Tensor, masked: Interactions | None) -> tuple[Tensor, Tensor]:

@@ -41,8 +41,8 @@ class Evaluated:
         member: the model.
         outcome: its metrics.
         reference: name of the model that its lists were compared with, or None.
-        parameters: numbers it stores, None for knowledge.
-        bytes: size of its weights file, None for knowledge.
+        parameters: numbers it stores; of an ensemble, its teachers together; None for other knowledge.
+        bytes: size of its weights file, likewise.
         latency: timings, or None.
     """
 

@@ -14,6 +14,7 @@ from recdistill.config import validated
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.candidates import Negatives, evaluation_negatives
+from recdistill.evaluation.ensembles import with_ensemble_costs
 from recdistill.evaluation.latency import Latency, measure
 from recdistill.evaluation.lineage import Member, reference_of, teacher_of, unique_names
 from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
@@ -233,7 +234,7 @@ def _run(
                 )
         timed = measure(model) if latency and model is not None else None
         done[member.name] = _evaluated(member, outcome, reference, model, timed)
-    return [done[member.name] for member in members]
+    return with_ensemble_costs([done[member.name] for member in members])
 
 
 def _references_first(members: Sequence[Member], references: Mapping[str, Member | None]) -> list[Member]:
@@ -281,7 +282,8 @@ def _store_ranker(member: Member, data: Data, task: Task, sampled: bool, shown: 
     if state is not None and (lists is None or sampled):
         return state
     assert lists is not None
-    ranker = ListRanker(str(member.path), lists.ids, data.train)
+    maker = "ensemble" if "ensemble" in member.manifest.options else "extract"
+    ranker = ListRanker(str(member.path), lists.ids, data.train, maker)
     if sampled:
         return ranker
     try:

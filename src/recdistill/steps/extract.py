@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from recdistill import artifacts
-from recdistill.artifacts import Manifest, read_manifest, save_arrays
+from recdistill.artifacts import Manifest, load_arrays, read_manifest, save_arrays
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
 from recdistill.files import size_text
@@ -205,9 +205,13 @@ def _write_trajectory(data: Data, teacher: Recommender, depth: int, folder: Path
     """The ids of the top lists of every kept state of the teacher, one file an epoch; the last are its top items."""
     assert teacher.path is not None
     folder.mkdir()
-    for weights in sorted((teacher.path / "trajectory").glob("*.safetensors")):
+    width = min(depth, data.num_items)
+    *states, last = sorted((teacher.path / "trajectory").glob("*.safetensors"))
+    final = folder.parent / "top_items.safetensors"
+    if final.exists():  # the last state is the teacher as it is
+        save_arrays(folder / last.name, {"ids": load_arrays(final)["ids"]})
+    for weights in states if final.exists() else [*states, last]:
         load_weights(teacher, weights)
-        width = min(depth, data.num_items)
         ids, _ = top_items(teacher.frozen(), torch.arange(data.num_users), width, exclude=[data.train])
         save_arrays(folder / weights.name, {"ids": ids.int()})
     load_weights(teacher, teacher.path / "weights.safetensors")
