@@ -25,6 +25,7 @@ STUDENTS: dict[str, Callable[[], Recommender]] = {
     "multvae": partial(models.MultVAE, dim=3),
     "neumf": partial(models.NeuMF, dim=3),
     "sasrec": partial(models.SASRec, dim=3, max_length=6),
+    "nextitnet": partial(models.NextItNet, dim=3, groups=1, max_length=6),
     "simplex": partial(models.SimpleX, dim=3),
     "xsimgcl": partial(models.XSimGCL, dim=3, num_layers=2),
 }

@@ -10,6 +10,7 @@ from recdistill.models.itemvae import ItemVAE
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.multvae import MultVAE
 from recdistill.models.neumf import NeuMF
+from recdistill.models.nextitnet import NextItNet
 from recdistill.models.popularity import Popularity
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import SequenceBatch
@@ -28,6 +29,7 @@ __all__ = [
     "LightGCN",
     "MultVAE",
     "NeuMF",
+    "NextItNet",
     "Popularity",
     "Recommender",
     "SASRec",
