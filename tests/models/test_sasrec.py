@@ -25,6 +25,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"loss": "gbce", "num_negatives": 3, "head": "untied"},
     {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
     {"dropout": 0.5, "blocks": 1},
+    {"attention_dropout": 0.0},
 ]
 
 
