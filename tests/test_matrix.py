@@ -57,6 +57,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vkd": {},
 }
 ITEM_BY_ITEM: dict[str, dict[str, Any]] = {
+    "adarec": {},
     "bert-emd": {},
     "hint": {},
     "layer-map": {},

@@ -1,5 +1,6 @@
 """Distillation methods by name: ``recdistill.distillers.RRD(weight=1e-3)``."""
 
+from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.base import Context, Distiller, Objective
 from recdistill.distillers.bert_emd import BERTEMD
 from recdistill.distillers.cd import CD
@@ -9,8 +10,8 @@ from recdistill.distillers.de import DE
 from recdistill.distillers.fitnet import FitNet
 from recdistill.distillers.freqd import FreqD
 from recdistill.distillers.ftd import FTD
-from recdistill.distillers.hint import Hint
 from recdistill.distillers.hetcomp import HetComp
+from recdistill.distillers.hint import Hint
 from recdistill.distillers.htd import HTD
 from recdistill.distillers.ir_rrd import IRRRD
 from recdistill.distillers.kd import KD
@@ -40,6 +41,7 @@ __all__ = [
     "RD",
     "RRD",
     "SLD",
+    "AdaRec",
     "Context",
     "Distiller",
     "FitNet",

@@ -62,7 +62,9 @@ def shape_of(model: SequenceModel) -> Shape:
     device = model.item_table.device
     encoded = model.eval().encode(Places(torch.zeros(1, 1, dtype=torch.int64, device=device)))
     model.train(was_training)
-    return Shape(encoded.embeddings.shape[1], tuple(layer.shape[1] for layer in encoded.hidden_states))
+    layers = [layer.shape[1] for layer in encoded.hidden_states]
+    layers += [layers[-1]] * (model.most_layers - len(layers))
+    return Shape(encoded.embeddings.shape[1], tuple(layers))
 
 
 @torch.no_grad()

@@ -176,6 +176,8 @@ class SequenceModel(Recommender, ABC):
     """
 
     sequential: ClassVar[bool] = True
+    most_layers: int = 0
+    """Hidden states of a step at most, for a model in which their number varies."""
     own_output_table: nn.Parameter | None
     output_bias: nn.Parameter | None
 

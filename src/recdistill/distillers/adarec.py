@@ -1,0 +1,126 @@
+"""AdaRec's target-oriented loss: embeddings, layers by transport, and logits, for a student of any shape.
+
+Chen et al., Scene-adaptive Knowledge Distillation for Sequential Recommendation via Differentiable Architecture
+Search, 2021.
+
+    L = a ‖V e^S + c − e^T‖²  +  b Σ_ij F_ij D_ij  +  l · KL(softmax t ‖ softmax s)
+    D_ij = KL(softmax h^T_j ‖ softmax(W h^S_i + b)) over channels,      F = argmin of the transport from w to u
+
+e: what enters the first layer; h_i: what layer i leaves; t, s: scores of items as the next one; w, u: weights
+    of layers, moved
+after each step; W, b, V, c learnt; a, b, l: ``embeddings``, ``hidden``, ``logits``. Each term is a mean over the
+items of the batch's windows.
+
+The authors' code calls every KL with its arguments exchanged (``direction="reverse"``), counts padding, and divides
+by sequences in place of items, so that its KLs grow with the length: weight' = weight · items a sequence. Its
+weights of layers have no smoothing (``smoothing=0``). Its joint loss (1 − γ) CE + γ L, γ = .5, is a base weight of
+.5 and a weight of .5.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recdistill.config import validated
+from recdistill.distillers.base import Context, Distiller
+from recdistill.distillers.layers import (
+    LayerTransport,
+    Metric,
+    Projection,
+    both,
+    layer_distances,
+    pair_distances,
+    shapes,
+    stacked,
+)
+from recdistill.distillers.logit_kd import logit_divergence
+from recdistill.errors import OptionError
+from recdistill.knowledge.base import TeacherState
+from recdistill.models.base import Batch, State
+
+
+class AdaRec(Distiller):
+    """Embeddings, layers by transport, and logits.
+
+    Args:
+        weight: of this term in the objective, above 0 (paper: as much as the student's own loss).
+        embeddings: a, weight of the embeddings' error, at least 0 (paper: 1).
+        hidden: b, weight of the layers' transport, at least 0 (paper: 1).
+        logits: l, weight of the divergence over items, at least 0 (paper: 1).
+        metric: D: ``kl`` (paper's code), ``mse`` or ``cosine``.
+        direction: of each KL: ``forward`` is KL(teacher ‖ student), ``reverse`` the other (paper's code).
+        temperature: τ of the logits, above 0 (paper's code: 1).
+        solver: of the transport: ``exact`` (paper) or ``sinkhorn``.
+        weight_temperature: of the layers' weights, above 0 (paper: 10).
+        smoothing: δ of the layers' weights, at least 0 (paper: 0).
+    """
+
+    needs = frozenset({"hidden_states"})
+    student_needs = frozenset({"hidden_states"})
+    metric: Metric
+    solver: Literal["exact", "sinkhorn"]
+
+    @validated
+    def __init__(
+        self,
+        *,
+        weight: Annotated[float, Field(gt=0)] = 1.0,
+        embeddings: Annotated[float, Field(ge=0)] = 1.0,
+        hidden: Annotated[float, Field(ge=0)] = 1.0,
+        logits: Annotated[float, Field(ge=0)] = 1.0,
+        metric: Metric = "kl",
+        direction: Literal["forward", "reverse"] = "forward",
+        temperature: Annotated[float, Field(gt=0)] = 1.0,
+        solver: Literal["exact", "sinkhorn"] = "exact",
+        weight_temperature: Annotated[float, Field(gt=0)] = 10.0,
+        smoothing: Annotated[float, Field(ge=0)] = 0.1,
+    ) -> None:
+        super().__init__()
+        if embeddings + hidden + logits == 0:
+            raise OptionError("adarec: every part has weight 0", "give embeddings, hidden or logits a weight")
+        self.weight, self.embeddings, self.hidden, self.logits = weight, embeddings, hidden, logits
+        self.metric, self.reverse, self.temperature = metric, direction == "reverse", temperature
+        self.solver, self.weight_temperature, self.smoothing = solver, weight_temperature, smoothing
+
+    def setup(self, context: Context) -> None:
+        own, other = shapes(context)
+        if self.embeddings > 0:
+            self.of_embeddings = Projection(own.embeddings, other.embeddings, context.generator)
+        if self.hidden > 0:
+            self.of_layers = Projection(own.hidden_states[0], other.hidden_states[0], context.generator)
+            self.transport = LayerTransport(
+                len(own.hidden_states),
+                len(other.hidden_states),
+                solver=self.solver,
+                temperature=self.weight_temperature,
+                smoothing=self.smoothing,
+            )
+
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        own, reads = both(student, teacher)
+        loss = own.embeddings.new_zeros(())
+        if self.embeddings > 0:
+            first = self.of_embeddings(stacked([own.embeddings], reads))
+            loss = loss + self.embeddings * pair_distances(first, reads.embeddings[None], "mse")[0]
+        if self.hidden > 0:
+            layers = self.of_layers(stacked(own.hidden_states, reads))
+            targets = torch.stack(reads.hidden_states)
+            cost = layer_distances(layers, targets, self.metric, self.reverse)
+            loss = loss + self.hidden * self.transport(cost, len(layers))
+        if self.logits > 0:
+            loss = loss + self.logits * logit_divergence(own, reads, self.temperature, self.reverse)
+        return loss
+
+    def after_step(self) -> None:
+        if self.hidden > 0:
+            self.transport.after_step()
+
+    def facts(self) -> dict[str, float]:
+        if self.hidden == 0:
+            return {}
+        weights = {"student": self.transport.student_weights, "teacher": self.transport.teacher_weights}
+        return {f"{side} {n}": float(w) for side, found in weights.items() for n, w in enumerate(found, 1)}

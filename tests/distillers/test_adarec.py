@@ -1,0 +1,76 @@
+"""AdaRec's loss: the equation by hand, its parts, weights of layers, conformance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from recdistill.distillers.adarec import AdaRec
+from recdistill.distillers.layers import layer_distances
+from recdistill.errors import OptionError
+from recdistill.ops.divergence import divergence
+from recdistill.ops.transport import transport_plan
+from recdistill.testing import check_sequence_distiller
+from sequence_cases import Step, value
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_equation_by_hand(reverse: bool) -> None:
+    direction: Any = "reverse" if reverse else "forward"
+    step = Step(AdaRec(direction=direction, embeddings=0.5, hidden=2.0, logits=3.0, temperature=2.0))
+    method: Any = step.method
+    first = step.student.embeddings @ method.of_embeddings.map.matrix + method.of_embeddings.map.bias
+    expected = 0.5 * (first - step.teacher.embeddings).square().mean()
+    layers = torch.stack(step.student.hidden_states) @ method.of_layers.map.matrix + method.of_layers.map.bias
+    cost = layer_distances(layers, torch.stack(step.teacher.hidden_states), "kl", reverse)
+    plan = transport_plan(cost, torch.full((2,), 0.5), torch.full((4,), 0.25))
+    expected = expected + 2 * (plan * cost).sum()
+    logits = divergence(step.student.logits(), step.teacher.logits(), 2.0, reverse).mean()
+    torch.testing.assert_close(step.loss(), expected + 3 * logits)
+
+
+def test_every_option_changes_the_loss() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"embeddings": 0.0},
+        {"hidden": 0.0},
+        {"logits": 0.0},
+        {"metric": "mse"},
+        {"direction": "reverse"},
+        {"temperature": 2.0},
+        {"solver": "sinkhorn"},
+    ]
+    found = [value(AdaRec(**options)) for options in changes]
+    assert len(set(found)) == len(found)
+    for options in ({"weight_temperature": 1.0}, {"smoothing": 0.0}):
+        step, other = Step(AdaRec()), Step(AdaRec(**options))
+        for each in (step, other):
+            each.loss()
+            each.objective.after_step()
+        first, second = (each.method.get_buffer("transport.student_weights") for each in (step, other))
+        assert not torch.equal(first, second), options
+
+
+def test_facts_are_the_layers_weights() -> None:
+    step = Step(AdaRec())
+    step.loss()
+    step.objective.after_step()
+    facts = step.objective.facts()["adarec"]
+    assert [name for name in facts if name.startswith("student")] == ["student 1", "student 2"]
+    assert sum(facts.values()) == pytest.approx(2)
+    assert Step(AdaRec(hidden=0.0)).objective.facts() == {}
+
+
+def test_some_part_is_needed() -> None:
+    with pytest.raises(OptionError, match="every part has weight 0"):
+        AdaRec(embeddings=0.0, hidden=0.0, logits=0.0)
+
+
+@pytest.mark.parametrize("part", ["embeddings", "hidden", "logits", None])
+def test_conforms(part: str | None) -> None:
+    options: dict[str, Any] = (
+        {} if part is None else {"embeddings": 0.0, "hidden": 0.0, "logits": 0.0, part: 1.0}
+    )
+    check_sequence_distiller(lambda: AdaRec(**options))

@@ -1,0 +1,110 @@
+"""Budgets: bytes counted exactly, the most probable architecture within limits, the nearest where there is none."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from recdistill.models.architecture import SPACES, Architecture
+from recdistill.models.cellnet import CellNet
+from recdistill.searching import budget
+from recdistill.searching.budget import Meter, Part, best_within, bytes_meter, width_of
+from recdistill.searching.derivation import log_shares
+from recdistill.testing import tiny_sequences
+
+NAMES = SPACES["causal"]
+DATA = tiny_sequences()
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def latency(limit: float | None = None) -> Meter:
+    """1 + .1 W for the model, .5 a cell, an operation its kernel in fifths and a hundredth of it an item."""
+    parts = {name: Part(0.2 * n, 0.01 * n) for n, name in enumerate(NAMES)}
+    return Meter("latency_ms", Part(1.0, 0.1), Part(0.5, 0.0), parts, limit)
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+@pytest.mark.parametrize("text", ["conv3; skip, conv5d2", "max3; none, conv3", "skip; avg3, none"])
+def test_bytes_are_those_of_the_model(text: str, head: str) -> None:
+    architecture = Architecture.parse(text)
+    for cells in (1, 3):
+        model = CellNet(
+            architecture=text, cells=cells, dim=6, max_length=9, head="untied" if head == "untied" else "tied"
+        )
+        model.build(DATA, GENERATOR)
+        meter = bytes_meter(NAMES, DATA.num_items, 6, 9, 2, head == "untied", None)
+        assert meter.of(architecture, cells, 9) * 1e6 == pytest.approx(4 * model.num_parameters())
+
+
+def test_totals_by_hand() -> None:
+    architecture = Architecture.parse("conv3d2; skip, conv3")  # places 1, 6, 0
+    assert width_of(architecture, 2, 50) == 2 * 6 + 1
+    expected = 1 + 0.1 * 13 + 2 * (0.5 + 0.2 * 7 + 0.01 * 7 * 13)
+    assert latency().of(architecture, 2, 50) == pytest.approx(expected)
+    choices = torch.zeros(3, 8)
+    choices[[0, 1, 2], [1, 6, 0]] = 1.0
+    found = latency().expected(choices, torch.tensor(2.0), NAMES, 13)
+    assert float(found) == pytest.approx(expected)
+    assert latency().scaled(2.0).of(architecture, 2, 50) == pytest.approx(2 * expected)
+
+
+def test_the_most_probable_of_all_that_are_within() -> None:
+    names = ("conv3", "conv5d2", "skip", "none")
+    alpha = torch.randn(3, 4, generator=GENERATOR)
+    shares = log_shares(alpha, names, True)
+    cells = torch.log_softmax(torch.randn(3, generator=GENERATOR, dtype=torch.float64), dim=0)
+    parts = {name: Part(1.0 + n, 0.1) for n, name in enumerate(names)}
+    for limit in (6.0, 8.0, 12.0, 40.0):
+        meters = [Meter("x", Part(0.5, 0.05), Part(0.3), parts, limit)]
+        every: list[tuple[float, str, int]] = []
+        for chosen in itertools.product(range(4), repeat=3):
+            architecture = Architecture.from_edges([names[k] for k in chosen])
+            for count in (1, 2, 3):
+                if meters[0].of(architecture, count, 20) <= limit:
+                    score = sum(float(shares[e, k]) for e, k in enumerate(chosen)) + float(cells[count - 1])
+                    every.append((score, str(architecture), count))
+        found = best_within(shares, cells, names, meters, 20)
+        assert found.within
+        assert (str(found.architecture), found.cells) == max(every)[1:]
+        assert found.takes["x"] <= limit
+
+
+def test_without_limits_each_edge_takes_its_best() -> None:
+    alpha = torch.randn(6, 8, generator=GENERATOR)
+    shares = log_shares(alpha, NAMES, False)
+    found = best_within(shares, torch.tensor([0.1, 0.9]).log(), NAMES, [latency()], 50)
+    assert found.architecture.edges == tuple(NAMES[int(k)] for k in shares.argmax(dim=1))
+    assert found.cells == 2
+
+
+def test_a_budget_that_nothing_meets_gives_the_nearest() -> None:
+    shares = log_shares(torch.zeros(3, 8), NAMES, False)
+    found = best_within(shares, torch.zeros(3), NAMES, [latency(0.5)], 50)
+    assert not found.within
+    assert found.cells == 1
+    assert set(found.architecture.edges) == {"conv3"}  # the cheapest here
+    assert found.takes["latency_ms"] > 0.5
+
+
+def test_cells_that_may_not_be_are_left_out() -> None:
+    shares = log_shares(torch.zeros(1, 8), NAMES, False)
+    found = best_within(shares, torch.tensor([-torch.inf, 0.0]), NAMES, [latency(0.1)], 50)
+    assert found.cells == 2
+
+
+def test_large_spaces_keep_the_most_probable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_MOST", 70)
+    alpha = torch.randn(6, 8, generator=GENERATOR)
+    shares = log_shares(alpha, NAMES, False)
+    found = best_within(shares, torch.zeros(1), NAMES, [latency(100.0)], 50)
+    assert found.architecture.edges == tuple(NAMES[int(k)] for k in shares.argmax(dim=1))
+
+
+def test_reaches_agree_with_the_architectures() -> None:
+    names = ("conv3", "conv5d2", "avg3", "skip", "none")
+    rows = torch.randint(5, (200, 6), generator=GENERATOR)
+    found = budget._reach(rows, names)  # pyright: ignore[reportPrivateUsage]
+    expected = [Architecture.from_edges([names[int(k)] for k in row]).reach for row in rows]
+    assert found.tolist() == expected
