@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import recdistill as rd
+from recdistill import config
 from recdistill.artifacts import load_arrays, read_manifest, save_arrays
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
@@ -413,3 +414,30 @@ def test_a_cut_off_beyond_the_lists_names_the_depth_that_would_do(line: Path, tm
         rd.evaluate(line / "data", tmp_path / "ensemble", tmp_path / "evaluation", k=(12,))
     rd.ensemble(stores(line), tmp_path / "deeper", data=line / "data", depth=13)
     rd.evaluate(line / "data", tmp_path / "deeper", tmp_path / "evaluation", k=(12,))
+
+
+# Trajectories
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in config.names("models") if not config.find("models", name).sequential]
+)
+def test_every_model_has_a_trajectory(line: Path, tmp_path: Path, name: str) -> None:
+    data = Data.load(line / "data")
+    training = {"epochs": 4, "batch_size": 256, "trajectory": (0.5, 1.0)}
+    model = rd.train(data, name, tmp_path / "model", training=training)
+    found = rd.extract(data, model, tmp_path / "knowledge", depth=10)
+    (member,) = found.members()
+    summary = read_manifest(tmp_path / "model").summary
+    assert member.epochs[-1] == summary["best_epoch"]
+    assert list(member.epochs) == (summary["trajectory"] or [summary["best_epoch"]])
+    assert bool(summary["trajectory"]) == (not model.closed_form)
+    final = found.top_items(torch.arange(data.num_users), 10).ids
+    assert torch.equal(member.states[-1].long(), final)
+
+
+def test_members_are_read_to_a_depth_into_memory_of_their_own(line: Path) -> None:
+    (member,) = load_knowledge(line / "knowledge-bpr", Data.load(line / "data")).members(4)
+    for state in member.states:
+        assert state.shape == (60, 4)
+        assert state.untyped_storage().nbytes() == 60 * 4 * 4
