@@ -5,6 +5,7 @@ from recdistill.models.bpr import BPR
 from recdistill.models.cellnet import CellNet
 from recdistill.models.cml import CML
 from recdistill.models.ease import EASE
+from recdistill.models.gru4rec import GRU4Rec
 from recdistill.models.itemknn import ItemKNN
 from recdistill.models.itemvae import ItemVAE
 from recdistill.models.lightgcn import LightGCN
@@ -24,6 +25,7 @@ __all__ = [
     "EASE",
     "Batch",
     "CellNet",
+    "GRU4Rec",
     "ItemKNN",
     "ItemVAE",
     "LightGCN",

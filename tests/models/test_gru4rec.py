@@ -1,0 +1,86 @@
+"""GRU4Rec: the equation by hand, windows of unlike length side by side, the conformance kit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from recdistill.models.gru4rec import GRU4Rec, time_major
+from recdistill.models.sequence_batches import Places
+from recdistill.testing import built, check_sequence_model, tiny_sequences
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"layers": 2, "hidden": 5, "dropout": 0.5},
+    {"head": "untied"},
+    {"samples": "windows", "max_length": 5},
+    {"samples": "prefix", "max_length": 6},
+    {"loss": "bce"},
+    {"loss": "gbce", "num_negatives": 3},
+    {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
+]
+
+
+def model_of(**options: Any) -> GRU4Rec:
+    chosen: dict[str, Any] = {"dim": 4, "max_length": 8, **options}
+    return GRU4Rec(**chosen)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_conforms(options: dict[str, Any]) -> None:
+    check_sequence_model(lambda: model_of(**options))
+
+
+def test_the_equation_by_hand() -> None:
+    model = built(model_of(layers=2, hidden=3), tiny_sequences(), scale=3.0).eval()
+    assert isinstance(model, GRU4Rec)
+    windows = torch.tensor([[-1, -1, 4, 2], [3, 1, 3, 5], [-1, -1, -1, 7]])
+    found = model.encode(Places(windows))
+    first: list[torch.Tensor] = []
+    last: list[torch.Tensor] = []
+    for window in windows:
+        states = [torch.zeros(3), torch.zeros(3)]
+        for item in window[window >= 0]:
+            x = model.item_table[item]
+            for place, layer in enumerate(model.layers):
+                made: Any = layer
+                r_x, z_x, n_x = (made.weight_ih_l0 @ x).split(3)
+                r_s, z_s, n_s = (made.weight_hh_l0 @ states[place]).split(3)
+                r, z = torch.sigmoid(r_x + r_s), torch.sigmoid(z_x + z_s)
+                states[place] = x = (1 - z) * torch.tanh(n_x + r * n_s) + z * states[place]
+            first.append(states[0])
+            last.append(states[1])
+    torch.testing.assert_close(found.hidden_states[0], torch.stack(first))
+    torch.testing.assert_close(found.hidden_states[1], torch.stack(last))
+    torch.testing.assert_close(found.outputs, torch.stack(last) @ model.last.weight.T + model.last.bias)
+
+
+def test_items_by_slot() -> None:
+    places = Places(torch.tensor([[-1, 1, 2], [-1, -1, -1], [3, 4, 5]]))
+    packed, place = time_major(places.items[:, None], places)
+    assert packed.data.squeeze(1).tolist() == [3, 1, 4, 2, 5]
+    assert packed.batch_sizes.tolist() == [2, 2, 1]
+    assert torch.equal(packed.data.squeeze(1)[place], places.items)
+
+
+def test_every_option_changes_something() -> None:
+    interactions = tiny_sequences()
+
+    def losses(**options: Any) -> list[float]:
+        torch.manual_seed(0)
+        model = built(model_of(**options), interactions, scale=4.0).train()
+        batches = model.batches(interactions, 1000, torch.Generator().manual_seed(1))
+        return [float(model.loss(model.state(batch), batch).detach()) for batch in batches]
+
+    default = losses()
+    single: list[dict[str, Any]] = [
+        {"layers": 2}, {"hidden": 5}, {"dropout": 0.0}, {"dim": 6}, {"max_length": 7}, {"init_std": 0.03},
+    ]  # fmt: skip
+    for options in [*OPTIONS[1:], *single]:
+        assert losses(**options) != default, options
+    gbce: dict[str, Any] = {"loss": "gbce", "num_negatives": 3}
+    assert losses(**gbce, calibration=0.1) != losses(**gbce)
+    sampled: dict[str, Any] = {"loss": "sampled-softmax", "num_negatives": 5}
+    assert losses(**sampled, popularity=1.0) != losses(**sampled)
