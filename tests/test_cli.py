@@ -92,6 +92,34 @@ def test_command_by_command(recdistill: Any, log: Path, tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "lists" / "recommendations.parquet").height == 40 * 5
 
 
+def test_an_ensemble_of_two_teachers(recdistill: Any, log: Path, tmp_path: Path) -> None:
+    recdistill("prepare", log, "--out", tmp_path / "data")
+    stores: list[Path] = []
+    for name in ("bpr", "ease"):
+        options = FAST if name == "bpr" else []
+        recdistill("train", tmp_path / "data", "--model", name, "--out", tmp_path / name, *options)
+        stores.append(tmp_path / f"knowledge-{name}")
+        recdistill("extract", tmp_path / "data", tmp_path / name, "--out", stores[-1], "--depth", 12)
+    out = tmp_path / "ensemble"
+    code, printed, err = recdistill(
+        "ensemble", *stores, "--out", out, "--weights", "2,1", "--debias", 1, "--json"
+    )
+    assert code == 0, err
+    result = json.loads(printed)["result"]
+    assert [member["name"] for member in result["members"]] == ["bpr", "ease"]
+    assert result["depth"] == 12
+    code, printed, _ = recdistill("ensemble", *stores, "--out", tmp_path / "plain", "--depth", 8)
+    assert "2 teachers: bpr, ease" in printed
+    for mistake, words in (
+        (["--weights", "1"], "expected 2, one a teacher"),
+        (["--weights", "a"], "numbers such as"),
+    ):
+        code, _, err = recdistill("ensemble", *stores, "--out", tmp_path / "x", *mistake)
+        assert (code, words in err, err.count("\n")) == (2, True, 1), err
+    code, _, err = recdistill("ensemble", stores[0], stores[0], "--out", tmp_path / "x")
+    assert (code, "is given twice" in err) == (2, True)
+
+
 def test_a_live_teacher_stands_for_a_store(recdistill: Any, log: Path, tmp_path: Path) -> None:
     recdistill("prepare", log, "--out", tmp_path / "data")
     recdistill("train", tmp_path / "data", "--out", tmp_path / "teacher", *FAST)
