@@ -100,9 +100,10 @@ def layer_map(
 
 
 def both(student: State, teacher: TeacherState) -> tuple[SequenceState, SequenceReads]:
-    """What student and teacher make of each item of a step's windows."""
+    """What student and teacher make of each item of a step's windows at which both predict the next one."""
     assert isinstance(student, SequenceState)
-    return student, teacher.sequence_reads(student.places)
+    reads, answered = teacher.sequence_reads(student.places), student.answered
+    return student, reads if answered is None else reads.among(answered)
 
 
 def stacked(layers: Sequence[Tensor], teacher: SequenceReads) -> Tensor:

@@ -17,7 +17,8 @@ from recdistill.models.sequential import SequenceModel
 class SequenceReads:
     """A teacher's answers item by item, without gradient.
 
-    A teacher whose maximum length is below the student's answers for each window's newest items alone.
+    A teacher whose maximum length is below the student's answers for each window's newest items alone, one that reads
+    both ways (BERT4Rec) for the newest item.
 
     Attributes:
         rows: which of the N items of the student's windows have an answer, shape ``(n,)``, int64.
@@ -32,6 +33,21 @@ class SequenceReads:
     hidden_states: tuple[Tensor, ...]
     vectors: ScoreVectors
     whole: bool
+
+    def among(self, rows: Tensor) -> SequenceReads:
+        """The answers at those of the N items that are in ``rows`` (m,)."""
+        kept = torch.isin(self.rows, rows)
+        return self.at(self.rows[kept], kept.nonzero().squeeze(1))
+
+    def at(self, rows: Tensor, at: Tensor) -> SequenceReads:
+        """The answers ``at`` (m,) among the n, which are those of ``rows`` (m,) among the N items."""
+        return SequenceReads(
+            rows,
+            self.embeddings.index_select(0, at),
+            tuple(layer.index_select(0, at) for layer in self.hidden_states),
+            self.vectors._replace(users=self.vectors.users.index_select(0, at)),
+            whole=False,
+        )
 
     def logits(self, at: Tensor | slice | None = None, items: Tensor | None = None) -> Tensor:
         """Scores of items (m,) as the next one of rows ``at`` among the n; of all by default."""
@@ -85,10 +101,12 @@ def sequence_reads(model: SequenceModel, batch: Batch, places: Places) -> Sequen
         kept[:, -width:] = places.mask[:, -width:]
         rows = rows[kept[places.mask]]
     encoded, vectors = state.encoded, state.next_item_vectors()
-    return SequenceReads(
+    reads = SequenceReads(
         rows,
         encoded.embeddings,
         encoded.hidden_states,
         ScoreVectors(*(part if part is None else part.detach() for part in vectors)),  # pyright: ignore[reportArgumentType]
         whole,
     )
+    answered = model.answered(state.places)
+    return reads if answered is None else reads.at(rows[answered], answered)

@@ -22,6 +22,7 @@ from recdistill.data.sequences import Samples
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State, rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.sequence_batches import (
+    Draw,
     Places,
     SequenceBatch,
     SharedNegatives,
@@ -76,6 +77,11 @@ class SequenceState:
         self.score_scale = 1.0
 
     # item by item, over the batch's windows
+
+    @property
+    def answered(self) -> Tensor | None:
+        """Rows among the N items at which next items are predicted, (n,) int64; None for all of them."""
+        return self._model.answered(self.places)
 
     @property
     def places(self) -> Places:
@@ -176,6 +182,7 @@ class SequenceModel(Recommender, ABC):
     """
 
     sequential: ClassVar[bool] = True
+    samples: Samples
     most_layers: int = 0
     """Hidden states of a step at most, for a model in which their number varies."""
     own_output_table: nn.Parameter | None
@@ -222,6 +229,11 @@ class SequenceModel(Recommender, ABC):
     def lookback(self) -> int:
         """Newest items on which the output at the newest one depends, at most ``max_length``."""
         return self.max_length
+
+    def answered(self, places: Places) -> Tensor | None:
+        """Rows among the N items whose next item this model predicts, (n,) int64; None for all of them."""
+        del places
+        return None
 
     @property
     def output_table(self) -> Tensor:
@@ -304,8 +316,12 @@ class SequenceModel(Recommender, ABC):
     def batches(
         self, interactions: Interactions, batch_size: int, generator: torch.Generator
     ) -> Iterator[SequenceBatch]:
-        draw = _Draw(self, interactions, generator) if self.loss_name != "softmax" else None
+        draw = self.negative_sampler(interactions, generator)
         return sequence_batches(interactions, self.max_length, self.samples, batch_size, generator, draw)
+
+    def negative_sampler(self, interactions: Interactions, generator: torch.Generator) -> Draw | None:
+        """What draws the loss's negatives for users and positives; None for the full softmax."""
+        return None if self.loss_name == "softmax" else _Draw(self, interactions, generator)
 
     def num_negatives(self) -> int:
         return 0 if self.loss_name == "softmax" else self._negatives
@@ -318,19 +334,25 @@ class SequenceModel(Recommender, ABC):
         outputs, positives = state.encoded.outputs.index_select(0, at), windows.next_items[at]
         if not len(at):
             return state.encoded.outputs.sum() * 0.0
+        return self.loss_of(outputs, positives, windows.negatives, windows.shared)
+
+    def loss_of(
+        self, outputs: Tensor, positives: Tensor, negatives: Tensor | None, shared: SharedNegatives | None
+    ) -> Tensor:
+        """The loss of rows (n, dim) whose next items are ``positives`` (n,), n at least 1."""
         if self.loss_name == "softmax":
             return ops.softmax_cross_entropy(outputs, self.output_table, positives, self.output_bias)
         liked = self.product(outputs, positives[:, None])[:, 0]
-        if windows.shared is not None:
-            ids, log_chances = windows.shared
+        if shared is not None:
+            ids, log_chances = shared
             scores = outputs @ rows_of(self.output_table, ids).T
             if self.output_bias is not None:
                 scores = scores + self.output_bias[ids]
             return sampled_softmax(liked, scores, log_chances, positives[:, None] == ids)
-        assert windows.negatives is not None
-        scores = self.product(outputs, windows.negatives)
+        assert negatives is not None
+        scores = self.product(outputs, negatives)
         if self.loss_name == "bce":
-            return bce(liked, scores, windows.negatives >= 0)
+            return bce(liked, scores, negatives >= 0)
         return gbce(liked, scores, self.num_items, self.calibration)
 
 
