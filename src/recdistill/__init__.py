@@ -1,8 +1,8 @@
 """recdistill turns large recommender models into small ones that rank nearly as well.
 
 Each step is one function here and one command of the same name: ``prepare``, ``train``, ``extract``, ``ensemble``,
-``distill``, ``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``tune``, ``demo``; ``load`` opens a
-model, and ``bidirectional``, from Python only, trains a teacher and a student together. Models are in
+``distill``, ``evaluate``, ``report``, ``recommend``, ``run``, ``compare``, ``tune``, ``search``, ``demo``;
+``load`` opens a model, and ``bidirectional``, from Python only, trains a teacher and a student together. Models are in
 ``recdistill.models``, methods in ``recdistill.distillers``.
 """
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from recdistill.steps.recommend import recommend as recommend
     from recdistill.steps.report import report as report
     from recdistill.steps.run import run as run
+    from recdistill.steps.search import search as search
     from recdistill.steps.train import train as train
     from recdistill.steps.tune import tune as tune
 
@@ -33,13 +34,13 @@ __version__ = "0.1.0"
 
 _STEPS = (
     "bidirectional", "compare", "demo", "distill", "ensemble", "evaluate", "extract", "load", "prepare", "recommend",
-    "report", "run", "train", "tune",
+    "report", "run", "search", "train", "tune",
 )  # fmt: skip
 _ROOMS = ("distillers", "models")
 
 __all__ = [
     "bidirectional", "compare", "demo", "distill", "distillers", "ensemble", "evaluate", "extract", "load", "models",
-    "prepare", "recommend", "report", "run", "train", "tune",
+    "prepare", "recommend", "report", "run", "search", "train", "tune",
 ]  # fmt: skip
 
 

@@ -456,6 +456,81 @@ def distill(
 
 
 @app.command()
+def search(
+    data: DataDir,
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="A sequence model's directory.")],
+    variant: Annotated[
+        str,
+        typer.Option(help="searched, or what it is compared with: random, no-cost, no-emd, no-distillation."),
+    ] = "searched",
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Every variant, each into a directory of its name in OUT.")
+    ] = False,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Budget of the encoder on this machine.", show_default=False)
+    ] = None,
+    max_megabytes: Annotated[
+        float | None, typer.Option(help="Budget of the weights, tables among them.", show_default=False)
+    ] = None,
+    out: Out = None,
+    sets: Set = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    force: Force = False,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Search for the student that learns most from a sequence teacher at a given cost, and train it."""
+    from recdistill.artifacts import read_manifest
+    from recdistill.distillers.adarec import AdaRec
+    from recdistill.models.cellnet import CellNet
+    from recdistill.searching.options import SearchOptions
+    from recdistill.steps.search import VARIANTS
+    from recdistill.steps.search import ablations as run_ablations
+    from recdistill.steps.search import search as run_search
+    from recdistill.training.loop import TrainingOptions
+
+    call = _Call(out or Path("runs/search"), as_json)
+    components: dict[str, Callable[..., Any]] = {
+        "model": CellNet,
+        "search": SearchOptions,
+        "adarec": AdaRec,
+        "training": TrainingOptions,
+    }
+    chosen = _sorted_options(sets, components)
+    budgets = {"max_latency_ms": max_latency_ms, "max_megabytes": max_megabytes}
+    options: dict[str, Any] = {
+        "model": chosen["model"],
+        "options": {
+            **chosen["search"],
+            **{name: value for name, value in budgets.items() if value is not None},
+        },
+        "method": chosen["adarec"],
+        "training": chosen["training"],
+        "seed": seed,
+        "device": device,
+        "force": force,
+        "resume": resume,
+        "progress": call.progress,
+    }
+    if ablations:
+        run_ablations(data, teacher, call.out, **options)
+        summaries = {name: read_manifest(call.out / name).summary for name in VARIANTS}
+        lines = [f"{name}: {_searched_lines(summary)[0]}" for name, summary in summaries.items()]
+        call.finish(summaries, lines)
+        return
+    run_search(data, teacher, call.out, variant=variant, **options)  # pyright: ignore[reportArgumentType]  # checked there
+    summary = read_manifest(call.out).summary
+    call.finish(summary, [*_searched_lines(summary), *_model_lines(summary)])
+
+
+def _searched_lines(summary: dict[str, Any]) -> list[str]:
+    found = summary["search"]
+    takes = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found["takes"].items())
+    return [f"{found['cells']} cells of {found['text']}; {takes}", *found["drawn"].splitlines()]
+
+
+@app.command()
 def evaluate(
     data: DataDir,
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model or knowledge directories.")],

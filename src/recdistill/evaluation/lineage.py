@@ -34,7 +34,10 @@ class Member:
     @property
     def model_options(self) -> Any:
         """Class and options of the model, None for knowledge."""
-        return self.manifest.options.get("model") if self.manifest.kind == "model" else None
+        if self.manifest.kind != "model" or "model" not in self.manifest.options:
+            return None
+        found = self.manifest.summary.get("model_options", {})  # of a searched student: its architecture
+        return {**self.manifest.options["model"], **found}
 
     @property
     def distilled(self) -> bool:

@@ -45,7 +45,7 @@ def load(path: Path | str, device: str = "cpu") -> Recommender:
     """
     path = Path(path)
     manifest = read_manifest(path, kind="model")
-    chosen: dict[str, Any] = dict(manifest.options["model"])
+    chosen: dict[str, Any] = {**manifest.options["model"], **manifest.summary.get("model_options", {})}
     name = chosen.pop("name")
     model = config.build(config.find("models", name), chosen, "model")
     assert isinstance(model, Recommender)

@@ -1,0 +1,310 @@
+"""`search`: an architecture for the data at hand, found under a teacher's guidance, and the student that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from recdistill import artifacts, config
+from recdistill.artifacts import Job, load_arrays, save_arrays
+from recdistill.data.prepared import Data
+from recdistill.distillers.adarec import AdaRec
+from recdistill.distillers.base import Distiller, Objective
+from recdistill.errors import OptionError
+from recdistill.files import read_json, write_json
+from recdistill.knowledge.teacher import TeacherKnowledge
+from recdistill.models.architecture import Architecture
+from recdistill.models.base import Recommender
+from recdistill.models.cellnet import CellNet
+from recdistill.progress import Progress, Silent
+from recdistill.searching.budget import Found, Meter
+from recdistill.searching.cost_term import CostTerm
+from recdistill.searching.options import SearchOptions
+from recdistill.searching.outcome import check_budget, drawn, meters_of, searched
+from recdistill.searching.supernet import Supernet
+from recdistill.steps.distill import open_knowledge
+from recdistill.steps.fit import (
+    DataLike,
+    make_training,
+    make_validator,
+    model_summary,
+    open_data,
+    pick_device,
+)
+from recdistill.steps.load import load, save_model
+from recdistill.training.checkpoint import Checkpoint
+from recdistill.training.loop import TrainingOptions, train
+
+Variant = Literal["searched", "random", "no-cost", "no-emd", "no-distillation"]
+"""The search, or what it is compared with: a random architecture of the same space; a search without price, without
+the transport between layers, or without the teacher (its student then learns from data alone too)."""
+
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+FOLDER, RESULT, START = "search", "architecture.json", "start.safetensors"
+_OWN = ("architecture", "cells")
+
+
+def search(
+    data: DataLike,
+    teacher: TeacherKnowledge | Path | str,
+    out: Path | str = "runs/search",
+    *,
+    model: Mapping[str, Any] | None = None,
+    options: SearchOptions | Mapping[str, Any] | None = None,
+    method: AdaRec | Mapping[str, Any] | None = None,
+    training: TrainingOptions | Mapping[str, Any] | None = None,
+    variant: Variant = "searched",
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Recommender:
+    """Search for the architecture that learns most from a teacher at a given cost, and train it.
+
+    Args:
+        data: a prepared data directory, with an order.
+        teacher: the directory of a sequence model, read live.
+        out: the model directory to write; ``search/`` in it holds the architecture and the search's history.
+        model: the student's options, see :class:`~recdistill.models.cellnet.CellNet`; without architecture and cells.
+        options: how to search, see :class:`~recdistill.searching.options.SearchOptions`.
+        method: what is learnt from the teacher, see :class:`~recdistill.distillers.adarec.AdaRec`.
+        training: how to train the student that was found; the search follows it but for its own options.
+        variant: the search, or what it is compared with.
+        seed: of initialisation and draws.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        force: replace another model in ``out``.
+        resume: continue an interrupted search or training.
+        progress: where stages are shown.
+
+    Returns:
+        The student, loaded from ``out``.
+
+    Raises:
+        RecdistillError: bad options or data, a budget that nothing meets, a teacher that reads no sequences,
+            or ``out`` holds something else.
+    """
+    run = _Search(data, teacher, model, options, method, training, variant, seed, device, progress)
+    with artifacts.step(
+        out, kind="model", options=run.call(), seed=seed, inputs=run.inputs(), force=force, resume=resume
+    ) as job:
+        if job.reused:
+            run.progress.note(f"{out}: already there, same inputs and options: reused")
+        else:
+            run.make(job, resume)
+    return load(out)
+
+
+def ablations(
+    data: DataLike, teacher: TeacherKnowledge | Path | str, out: Path | str = "runs/ablations", **options: Any
+) -> dict[str, Recommender]:
+    """The search and everything it is compared with, a model directory for each in ``out``.
+
+    Args:
+        data: a prepared data directory.
+        teacher: the directory of a sequence model.
+        out: where the directories go, by the variant's name.
+        options: those of :func:`search`, but for its variant.
+
+    Returns:
+        The students by variant.
+    """
+    return {name: search(data, teacher, Path(out) / name, variant=name, **options) for name in VARIANTS}
+
+
+class _Search:
+    """One call of :func:`search`: its options, resolved."""
+
+    def __init__(
+        self,
+        data: DataLike,
+        teacher: TeacherKnowledge | Path | str,
+        model: Mapping[str, Any] | None,
+        options: SearchOptions | Mapping[str, Any] | None,
+        method: AdaRec | Mapping[str, Any] | None,
+        training: TrainingOptions | Mapping[str, Any] | None,
+        variant: Variant,
+        seed: int,
+        device: str,
+        progress: Progress | None,
+    ) -> None:
+        if variant not in VARIANTS:
+            raise OptionError(f"no variant is called '{variant}'", f"known: {', '.join(VARIANTS)}")
+        given = dict(model or {})
+        for name in _OWN:
+            if name in given:
+                raise OptionError(
+                    f"model.{name} is what the search is for",
+                    f"leave it out, or train a cellnet of that {name}",
+                )
+        self.data: Data = open_data(data)
+        self.student = {k: v for k, v in config.resolve(CellNet, given, "model").items() if k not in _OWN}
+        self.options = (
+            options
+            if isinstance(options, SearchOptions)
+            else config.build(SearchOptions, dict(options or {}), "search")
+        )
+        self.method = (
+            method if isinstance(method, AdaRec) else config.build(AdaRec, dict(method or {}), "adarec")
+        )
+        self.training = make_training(training)
+        self.variant, self.seed, self.device = variant, seed, device
+        self.progress: Progress = progress or Silent()
+        self.teacher = (
+            teacher if isinstance(teacher, TeacherKnowledge) else open_knowledge(teacher, self.data)
+        )
+        self.teacher.require(frozenset({"hidden_states"}), "search")
+        if self.teacher.manifest is None:
+            raise OptionError("the teacher has no directory", "pass the path of a model")
+        self.net = self._supernet()
+
+    def call(self) -> dict[str, Any]:
+        """The options of the manifest."""
+        distill = [{"method": "adarec", **self.method.options}] if self._learns_again() else []
+        return {
+            "model": {"name": CellNet.model_name(), **self.student},
+            "training": {k: v for k, v in self.training.options.items() if k != "checkpoint_seconds"},
+            "search": {k: v for k, v in self.options.options.items() if k != "latency_table"},
+            "adarec": self.method.options,
+            "variant": self.variant,
+            "on": ["train"],
+            "distill": distill,
+            "base_weight": 1.0,
+        }
+
+    def inputs(self) -> dict[str, str]:
+        assert self.teacher.manifest is not None
+        return {"data": self.data.hash, "live": self.teacher.manifest.hash}
+
+    def make(self, job: Job, resume: bool) -> None:
+        """Search, then train what was found, into ``job.work``."""
+        folder = job.work / FOLDER
+        folder.mkdir(exist_ok=True)
+        if not (folder / RESULT).exists():
+            self._find(folder, resume)
+        found = read_json(folder / RESULT)
+        architecture, cells = Architecture.from_json(found["architecture"]), int(found["cells"])
+        self.progress.note(f"{cells} cells of: {architecture}")
+        student = self.net.student(architecture, cells)
+        if (folder / START).exists():
+            student.build(self.data.train, torch.Generator().manual_seed(self.seed))
+            student.load_state_dict(load_arrays(folder / START))
+        methods = [self._method(self.method.options)] if self._learns_again() else []
+        result = train(
+            student,
+            Objective(methods, self.teacher),
+            self.data.train,
+            self.training,
+            self._validator(),
+            seed=self.seed,
+            device=pick_device(self.device),
+            work=job.work,
+            resume=resume,
+            progress=self.progress,
+        )
+        student.attach(self.data.users, self.data.items, self.data.train)
+        save_model(student, job.work)
+        Checkpoint(job.work).clear()
+        (folder / START).unlink(missing_ok=True)
+        assert self.teacher.manifest is not None
+        job.summary.update(
+            teacher=self.teacher.manifest.hash,
+            model_options={"architecture": str(architecture), "cells": cells},
+            search={k: v for k, v in found.items() if k != "architecture"} | {"drawn": architecture.drawn()},
+            **model_summary(student, result, job.work),
+        )
+
+    # the search
+
+    def _supernet(self) -> Supernet:
+        chosen = self.options
+        shared = {k: v for k, v in self.student.items() if k not in ("causal", "popularity", "calibration")}
+        return Supernet(
+            operations=chosen.operations,
+            nodes=chosen.nodes,
+            cells=chosen.cells,
+            search_cells=chosen.search_cells,
+            mixture=chosen.mixture,
+            causal=chosen.causal,
+            architecture_rate=chosen.architecture_rate,
+            architecture_decay=chosen.architecture_decay,
+            bilevel=chosen.bilevel,
+            **shared,
+        )
+
+    def _find(self, folder: Path, resume: bool) -> None:
+        """Write the architecture to ``folder``, and the weights that the student starts with."""
+        options, net = self.options, self.net
+        meters = meters_of(options, net, self.data.train.num_items, folder / "latency.json")
+        check_budget(options, net, meters)
+        facts: dict[str, Any] = {}
+        if self.variant == "random":
+            generator = torch.Generator().manual_seed(self.seed)
+            found = drawn(options, net, meters, generator, self.progress.note)
+        else:
+            facts = self._train(folder, meters, resume)
+            found = searched(options, net, meters, self.progress.note)
+            if options.init == "inherit":
+                start: dict[str, Tensor] = net.weights_of(found.architecture, found.cells)
+                save_arrays(folder / START, {name: value.cpu().contiguous() for name, value in start.items()})
+            Checkpoint(folder).clear()
+        write_json(folder / RESULT, _described(found) | facts)
+
+    def _train(self, folder: Path, meters: list[Meter], resume: bool) -> dict[str, Any]:
+        options, priced = self.options, self.variant != "no-cost"
+        cost = CostTerm(
+            cost=options.cost,
+            beta=options.beta if priced else 0.0,
+            meters=meters if priced else (),
+            price_rate=options.price_rate,
+            warmup=options.warmup,
+            schedule=options.schedule,
+        )
+        methods: list[Distiller] = [cost]
+        if self.variant != "no-distillation":
+            without = {"hidden": 0.0} if self.variant == "no-emd" else {}
+            methods.insert(0, self._method({**self.method.options, **without}))
+        own: dict[str, Any] = {
+            "epochs": options.epochs,
+            "batch_size": options.batch_size or self.training.batch_size,
+            "learning_rate": options.learning_rate or self.training.learning_rate,
+            "trajectory": (),
+        }
+        settings = make_training({**self.training.options, **own})
+        self.progress.note(f"searching {len(options.operations)} operations on {self.net.num_edges} edges")
+        result = train(
+            self.net,
+            Objective(methods, self.teacher),
+            self.data.train,
+            settings,
+            self._validator(),
+            seed=self.seed,
+            device=pick_device(self.device),
+            work=folder,
+            resume=resume,
+            progress=self.progress,
+        )
+        return {
+            "epochs": len(result.history),
+            "best_epoch": result.best_epoch,
+            "best_metric": result.best_metric,
+            "seconds_per_epoch": sum(r["seconds"] for r in result.history) / max(len(result.history), 1),
+        }
+
+    def _method(self, options: Mapping[str, Any]) -> AdaRec:
+        return config.build(AdaRec, options, "adarec")
+
+    def _learns_again(self) -> bool:
+        return self.options.retrain_with_teacher and self.variant != "no-distillation"
+
+    def _validator(self) -> Any:
+        return make_validator(self.data, self.training) if self.data.valid.num_pairs else None
+
+
+def _described(found: Found) -> dict[str, Any]:
+    return {**asdict(found), "architecture": found.architecture.to_json(), "text": str(found.architecture)}

@@ -1,0 +1,234 @@
+"""Search, end to end: a student like any other, variants, budgets, resumption, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import recdistill as rd
+from recdistill import cli
+from recdistill.artifacts import read_manifest
+from recdistill.errors import MissingKnowledgeError, OptionError
+from recdistill.models.architecture import Architecture
+from recdistill.models.base import Recommender
+from recdistill.models.cellnet import CellNet
+from recdistill.searching import latency
+from recdistill.searching.cost_term import CostTerm
+from recdistill.searching.latency import encoder_latency
+from recdistill.steps.search import FOLDER, RESULT, START, VARIANTS, ablations
+
+FAST: dict[str, Any] = {"epochs": 2, "batch_size": 200, "learning_rate": 0.01}
+SEARCH: dict[str, Any] = {"epochs": 3, "warmup": 1, "cells": 2, "nodes": 2, "architecture_rate": 0.05}
+MODEL: dict[str, Any] = {"dim": 4, "max_length": 10}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of walks over a ring of items, a sequence teacher, and one that reads none."""
+    folder = tmp_path_factory.mktemp("search")
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{(start + place) % 20}", place)
+        for user, start in enumerate(rng.integers(20, size=50))
+        for place in range(int(rng.integers(4, 12)))
+    ]
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
+    rd.prepare(table, folder / "data", split="leave-one-out", holdout="last")
+    rd.train(
+        folder / "data", {"name": "sasrec", "dim": 8, "max_length": 10}, folder / "teacher", training=FAST
+    )
+    rd.train(folder / "data", {"name": "bpr", "dim": 4}, folder / "bpr", training=FAST)
+    return folder
+
+
+def found_in(root: Path, out: Path, **options: Any) -> Recommender:
+    chosen: dict[str, Any] = {"model": MODEL, "options": SEARCH, "training": FAST, **options}
+    return rd.search(root / "data", root / "teacher", out, **chosen)
+
+
+def test_the_student_is_like_any_other(root: Path, tmp_path: Path) -> None:
+    student = found_in(root, tmp_path / "student")
+    assert isinstance(student, CellNet)
+    manifest = read_manifest(tmp_path / "student")
+    facts = json.loads((tmp_path / "student" / FOLDER / RESULT).read_text())
+    architecture = Architecture.from_json(facts["architecture"])
+    assert student.architecture == architecture
+    assert student.num_cells == facts["cells"]
+    assert manifest.summary["search"]["drawn"] == architecture.drawn()
+    assert manifest.summary["bytes"] > 0
+    megabytes = 4e-6 * student.num_parameters()
+    assert manifest.summary["search"]["takes"]["megabytes"] == pytest.approx(megabytes)
+    assert not (tmp_path / "student" / FOLDER / START).exists()
+    history = [
+        json.loads(x) for x in (tmp_path / "student" / FOLDER / "history.jsonl").read_text().splitlines()
+    ]
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    assert history[0]["facts"]["cost-term"]["entropy"] > 0
+    assert {"adarec", "cost-term", "supernet"} == set(history[0]["losses"])
+    again = rd.load(tmp_path / "student")
+    assert again.recommend(k=3).equals(student.recommend(k=3))
+    models = [tmp_path / "student", root / "teacher"]
+    result = rd.evaluate(root / "data", models, tmp_path / "evaluation", latency=False)
+    assert set(result["models"]) == {"student", "teacher"}
+    rd.extract(root / "data", tmp_path / "student", tmp_path / "knowledge", depth=5)
+    rd.report([tmp_path / "evaluation"], tmp_path / "report")
+    before = (tmp_path / "student" / "manifest.json").stat().st_mtime_ns
+    found_in(root, tmp_path / "student")
+    assert (tmp_path / "student" / "manifest.json").stat().st_mtime_ns == before
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("owner", "name", "call"), [(CostTerm, "after_step", 4), (CellNet, "loss", 2)])
+def test_a_search_goes_on_where_it_was_interrupted(
+    owner: type[Any], name: str, call: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = {**FAST, "checkpoint_seconds": 0.0}
+    whole = found_in(root, tmp_path / "whole", training=slow)
+    calls, original = 0, getattr(owner, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise _Stop
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(_Stop):
+        found_in(root, tmp_path / "cut", training=slow)
+    monkeypatch.setattr(owner, name, original)
+    resumed = found_in(root, tmp_path / "cut", training=slow, resume=True)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_every_variant(root: Path, tmp_path: Path) -> None:
+    students = ablations(
+        root / "data", root / "teacher", tmp_path / "all", model=MODEL, options=SEARCH, training=FAST
+    )
+    assert tuple(students) == VARIANTS
+    losses = {
+        name: json.loads((tmp_path / "all" / name / "history.jsonl").read_text().splitlines()[0])["losses"]
+        for name in VARIANTS
+    }
+    assert set(losses["no-distillation"]) == {"cellnet"}
+    assert set(losses["random"]) == set(losses["searched"]) == {"cellnet", "adarec"}
+    assert not (tmp_path / "all" / "random" / FOLDER / "history.jsonl").exists()
+    searched = json.loads(
+        (tmp_path / "all" / "no-emd" / FOLDER / "history.jsonl").read_text().splitlines()[0]
+    )
+    assert "adarec" not in searched["facts"]  # no weights of layers
+    free = json.loads((tmp_path / "all" / "no-cost" / FOLDER / "history.jsonl").read_text().splitlines()[0])
+    assert free["losses"]["cost-term"] == 0
+    for name in VARIANTS:
+        assert read_manifest(tmp_path / "all" / name).options["variant"] == name
+
+
+def test_a_budget_is_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "_SECONDS", 0.0)
+    free = found_in(root, tmp_path / "free", options={**SEARCH, "beta": 0.0})
+    largest = 4e-6 * free.num_parameters()
+    options = {**SEARCH, "max_megabytes": 0.9 * largest, "max_latency_ms": 100.0, "latency_batch": 2}
+    small = found_in(root, tmp_path / "small", options=options)
+    assert 4e-6 * small.num_parameters() <= 0.9 * largest
+    takes = read_manifest(tmp_path / "small").summary["search"]["takes"]
+    assert takes["megabytes"] == pytest.approx(4e-6 * small.num_parameters())
+    assert 0 < takes["latency_ms"] <= 100
+    history = (tmp_path / "small" / FOLDER / "history.jsonl").read_text().splitlines()
+    assert "price megabytes" in json.loads(history[0])["facts"]["cost-term"]
+    assert isinstance(small, CellNet)
+    assert encoder_latency(CellNet(**small.options), 2, 10) > 0
+
+
+def test_a_budget_that_nothing_meets_is_refused_with_the_nearest(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"no architecture of this space meets megabytes 1e-06; the nearest, '"
+    ):
+        found_in(root, tmp_path / "x", options={**SEARCH, "max_megabytes": 1e-6})
+
+
+def test_a_cell_of_none_is_not_what_is_built(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recdistill.searching import outcome
+
+    none = Architecture.parse("none; none, none")
+    derive = outcome.derive
+    monkeypatch.setattr(outcome, "derive", lambda *a, **k: none if k.get("allow_none") else derive(*a, **k))
+    student = found_in(root, tmp_path / "student", options={**SEARCH, "allow_none": True})
+    assert isinstance(student, CellNet)
+    assert not student.architecture.empty
+
+
+def test_options_reach_the_student(root: Path, tmp_path: Path) -> None:
+    options = {
+        **SEARCH,
+        "init": "scratch",
+        "retrain_with_teacher": False,
+        "search_cells": False,
+        "policy": "darts",
+    }
+    student = found_in(
+        root, tmp_path / "x", options=options, method={"metric": "mse"}, model={**MODEL, "head": "untied"}
+    )
+    assert isinstance(student, CellNet)
+    assert student.num_cells == 2
+    assert student.output_bias is not None
+    first = json.loads((tmp_path / "x" / "history.jsonl").read_text().splitlines()[0])
+    assert set(first["losses"]) == {"cellnet"}
+    manifest = read_manifest(tmp_path / "x")
+    assert manifest.options["adarec"]["metric"] == "mse"
+    assert manifest.options["distill"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": {"architecture": "conv3"}}, "model.architecture is what the search is for"),
+        ({"options": {"space": "released"}}, "read the item that is to be predicted"),
+        ({"options": {"operations": ["none"]}}, "holds no operation"),
+        ({"variant": "best"}, "no variant is called 'best'"),
+        ({"model": {"dims": 3}}, "dims"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], said: str, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=said):
+        found_in(root, tmp_path / "x", **options)
+
+
+def test_teachers_that_read_no_sequences_are_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingKnowledgeError, match="only a live sequence model"):
+        rd.search(root / "data", root / "bpr", tmp_path / "x")
+
+
+def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = [f"--set=search.{k}={v}" for k, v in SEARCH.items()] + [
+        f"--set=model.{k}={v}" for k, v in MODEL.items()
+    ]
+    sets += [f"--set=training.{k}={v}" for k, v in FAST.items()]
+    call = [
+        "search",
+        str(root / "data"),
+        str(root / "teacher"),
+        "--out",
+        str(tmp_path / "student"),
+        "--json",
+        *sets,
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["recdistill", *call])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert result["search"]["cells"] in (1, 2)
+    assert Architecture.parse(result["search"]["text"])
