@@ -19,7 +19,8 @@ from recdistill.distillers.curriculum import discrepancy
 from recdistill.distillers.hetcomp import HetComp, fine_loss, overall_loss
 from recdistill.distillers.normaliser import log_normaliser
 from recdistill.errors import MissingKnowledgeError
-from recdistill.knowledge.base import Lists, Member
+from recdistill.knowledge.base import Aggregation, Lists, Member
+from recdistill.knowledge.ensemble import aggregate, popularity_shares, rank_spread
 from recdistill.knowledge.teacher import TeacherKnowledge, live
 from recdistill.models.base import Batch, EmbeddingState, Recommender, State
 from recdistill.models.bpr import BPR
@@ -470,3 +471,49 @@ def test_the_normaliser_leaves_out_what_the_phase_ranks() -> None:
     assert int((wide.indptr.diff() - narrow.indptr.diff()).max()) == 3
     state = run.student.state()
     assert bool((log_normaliser(state, users, narrow) >= log_normaliser(state, users, wide)).all())
+
+
+PLAIN = Aggregation()
+ENSEMBLES = [
+    Aggregation(temperature=3.0),
+    Aggregation(weights=(1.0, 4.0, 0.5)),
+    Aggregation(consistency=3.0),
+    Aggregation(debias=4.0),
+    Aggregation(5.0, (1.0, 2.0, 3.0), 1.0, 2.0),
+]
+
+
+def run_of(how: Aggregation, method: HetComp) -> Run:
+    """A run whose teachers were put together in a way of their own."""
+    run = Run(method)
+    knowledge = teachers(run.interactions)
+    knowledge.aggregation = lambda: how  # type: ignore[method-assign]
+    run.objective = Objective([method], knowledge, base_weight=0.0)
+    run.objective.setup(run.student, run.interactions, 100, torch.Generator().manual_seed(3), CPU)
+    run.objective.start_epoch(0)
+    return run
+
+
+@pytest.mark.parametrize("how", ENSEMBLES, ids=str)
+def test_the_ensembles_own_options_hold_at_every_state(how: Aggregation) -> None:
+    final: dict[str, Any] = {**SMALL, "construction": "final"}
+    for options in (SMALL, final):
+        plain, other = (run_of(one, HetComp(**options)).method for one in (PLAIN, how))
+        assert torch.equal(plain.get_buffer("targets"), Run(HetComp(**options)).method.get_buffer("targets"))
+        assert not torch.equal(plain.get_buffer("targets"), other.get_buffer("targets"))
+        same_order = torch.equal(plain.get_buffer("observed"), other.get_buffer("observed"))
+        assert same_order == (how.weights is None and how.temperature == PLAIN.temperature)
+    run = run_of(how, HetComp(**final))
+    members = teachers(run.interactions).members(6)
+    expected = aggregate(
+        [member.states[-1] for member in members],
+        run.interactions.num_items,
+        6,
+        temperature=how.temperature,
+        weights=how.weights,
+        spreads=[rank_spread(member.states) for member in members],
+        consistency=how.consistency,
+        popularity=popularity_shares(run.interactions.item_counts),
+        debias=how.debias,
+    )
+    assert torch.equal(run.method.get_buffer("targets"), expected.ids)

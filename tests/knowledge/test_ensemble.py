@@ -82,6 +82,8 @@ def test_the_spread_of_ranks() -> None:
     found = rank_spread(states)
     torch.testing.assert_close(found, torch.tensor([[math.sqrt(2) / 3, math.sqrt(2 / 3), 0.0]]))
     assert rank_spread([states[0]]).tolist() == [[0.0, 0.0, 0.0]]
+    early = rank_spread(states, states[0])  # item 1 stands at 0, 1, beyond (3)
+    torch.testing.assert_close(early, torch.tensor([[math.sqrt(14) / 3, math.sqrt(2) / 3, math.sqrt(2 / 3)]]))
 
 
 def test_consistency_adds_to_what_a_teacher_always_ranked_alike() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from recdistill.artifacts import save_arrays
 from recdistill.errors import ArtifactError, MissingKnowledgeError
-from recdistill.knowledge.base import Lists
+from recdistill.knowledge.base import Aggregation, Lists
 from recdistill.knowledge.members import ending_at, read_states, stored_members
 from recdistill.knowledge.teacher import TeacherKnowledge, live
 from recdistill.models.bpr import BPR
@@ -44,8 +44,10 @@ def test_members_are_read_only_by_those_that_declare_it() -> None:
     pairs = tiny_interactions()
     teacher = live(built(BPR(dim=3), pairs), pairs)
     assert len(teacher.restrict(frozenset({"trajectory"})).members()) == 1
-    with pytest.raises(MissingKnowledgeError, match="read but not declared"):
-        teacher.restrict(frozenset({"top_items"})).members()
+    assert teacher.restrict(frozenset({"trajectory"})).aggregation() == Aggregation()
+    for read in ("members", "aggregation"):
+        with pytest.raises(MissingKnowledgeError, match="read but not declared"):
+            getattr(teacher.restrict(frozenset({"top_items"})), read)()
 
 
 def test_states_are_ordered_by_their_epochs(tmp_path: Path) -> None:

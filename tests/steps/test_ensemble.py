@@ -16,10 +16,15 @@ import recdistill as rd
 from recdistill import config
 from recdistill.artifacts import load_arrays, read_manifest, save_arrays
 from recdistill.data.prepared import Data
+from recdistill.distillers.base import Objective
+from recdistill.distillers.hetcomp import HetComp
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.knowledge.base import Aggregation
 from recdistill.knowledge.ensemble import aggregate
 from recdistill.knowledge.teacher import load_knowledge
+from recdistill.models.bpr import BPR
 from recdistill.progress import Silent
+from recdistill.testing import built
 
 FAST = {"epochs": 6, "batch_size": 128, "learning_rate": 0.02}
 ALL = ("top_items", "top_users", "observed_scores", "embeddings", "trajectory")
@@ -203,6 +208,21 @@ def test_methods_that_read_lists_learn_from_it_and_others_say_why_not(line: Path
         rd.distill(
             data, tmp_path / "all", "bpr", {"method": "rrd", "depth": 60}, tmp_path / "rrd2", training=FAST
         )
+
+
+def test_hetcomp_puts_its_teachers_together_as_the_ensemble_does(line: Path, tmp_path: Path) -> None:
+    data, options = Data.load(line / "data"), {"weights": (1.0, 3.0, 1.0), "consistency": 1.0, "debias": 3.0}
+    made = rd.ensemble(stores(line), tmp_path / "all", data=data, temperature=5.0, **options)  # pyright: ignore[reportArgumentType]
+    assert made.aggregation() == Aggregation(temperature=5.0, **options)  # type: ignore[arg-type]
+    assert load_knowledge(line / "knowledge-bpr", data).aggregation() == Aggregation()
+    method = HetComp(depth=20, construction="final")
+    objective = Objective([method], made, base_weight=0.0)
+    student = built(BPR(dim=3), data.train)
+    objective.setup(student, data.train, 1, torch.Generator(), torch.device("cpu"))
+    assert torch.equal(method.get_buffer("targets"), made.lists["top_items"].ids)
+    plain = rd.ensemble(stores(line), tmp_path / "plain", data=data)
+    assert plain.aggregation() == Aggregation()
+    assert not torch.equal(plain.lists["top_items"].ids, made.lists["top_items"].ids)
 
 
 # Stores made by hand

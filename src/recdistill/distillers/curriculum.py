@@ -12,8 +12,14 @@ from torch import Tensor, nn
 from recdistill import ops
 from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import term_names
-from recdistill.knowledge.base import Member
-from recdistill.knowledge.ensemble import TEMPERATURE, aggregate, importance
+from recdistill.knowledge.base import Aggregation, Member
+from recdistill.knowledge.ensemble import (
+    TEMPERATURE,
+    aggregate,
+    importance,
+    popularity_shares,
+    rank_spread,
+)
 
 Gain = Literal["teacher", "student"]
 Order = Literal["dynamic", "final", "random"]
@@ -71,6 +77,7 @@ class Curriculum(nn.Module):
         order: ``dynamic``; ``final``: all pointers at the final states; ``random``: every user has the states before
             the final one in an order of its own.
         generator: of that order.
+        aggregation: how the teachers' lists are put together.
     """
 
     def __init__(
@@ -80,10 +87,12 @@ class Curriculum(nn.Module):
         gate: Gate,
         order: Order,
         generator: torch.Generator,
+        aggregation: Aggregation = Aggregation(),
     ) -> None:
         super().__init__()
         self.members, self.gate, self.order = tuple(members), gate, order
-        self.num_items = interactions.num_items
+        self.num_items, self.aggregation = interactions.num_items, aggregation
+        self.popularity = popularity_shares(interactions.item_counts) if aggregation.debias else None
         self.last_places = [len(member.states) - 1 for member in members]
         size = (interactions.num_users, len(members))
         final = torch.tensor(self.last_places).expand(size)
@@ -105,11 +114,28 @@ class Curriculum(nn.Module):
         return rows_at([ids[:, :depth] for ids in self.members[x].states], places, users)
 
     def targets(self, depth: int) -> Tensor:
-        """The ranking that teaches each user now: the teachers' summed importances, ids ``(U, depth)`` int32."""
-        pointers = self.get_buffer("pointers").cpu()
+        """The ranking that teaches each user now: the teachers' summed importances, ids ``(U, depth)`` int32.
+
+        At the final states it is the ensemble's own, where that has the same depth.
+        """
+        pointers, how = self.get_buffer("pointers").cpu(), self.aggregation
         everyone = torch.arange(len(pointers))
         lists = [self.lists_at(x, pointers[:, x], everyone, depth) for x in range(len(self.members))]
-        return aggregate(lists, self.num_items, depth).ids
+        spreads = None
+        if how.consistency:
+            states = [[ids[:, :depth] for ids in member.states] for member in self.members]
+            spreads = [rank_spread(each, ids) for each, ids in zip(states, lists, strict=True)]
+        return aggregate(
+            lists,
+            self.num_items,
+            depth,
+            temperature=how.temperature,
+            weights=how.weights,
+            spreads=spreads,
+            consistency=how.consistency,
+            popularity=self.popularity,
+            debias=how.debias,
+        ).ids
 
     def is_over(self) -> bool:
         """Whether the mean pointers, rounded to two decimals, are those of the final states."""

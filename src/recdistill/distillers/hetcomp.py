@@ -9,6 +9,7 @@ which one teaches user u. Every ``refresh`` epochs v[u, x] moves on by one if, o
 
 D_last is the same for the student at the time of the move before, and D@K is 1 − NDCG@K (see ``curriculum``). Then the
 user's target ranking R_u is made again: the sum of the teachers' e^{−rank/10} at their states v[u, ·], best K first.
+An ensemble's own temperature, weights, consistency and debiasing hold for it too, see ``knowledge/ensemble.py``.
 
 **Adaptive transfer.** With O_u the first K/10 of the user's observed items in the teachers' common order, and
 Z_u(R) = log Σ_j exp(s_uj) over the items j that are neither observed nor in R,
@@ -131,14 +132,23 @@ class HetComp(Distiller):
             self.worse_passes,
             self.gain,
         )
+        how = context.knowledge.aggregation()
         self.curriculum = Curriculum(
-            members, context.interactions, gate, self.construction, context.generator
+            members, context.interactions, gate, self.construction, context.generator, how
         )
         self.register_buffer("targets", self.curriculum.targets(self.depth))
         self.register_buffer("fine", torch.zeros((), dtype=torch.bool))
-        scores = [member.observed_scores for member in members if member.observed_scores is not None]
+        weights = how.weights or (1.0,) * len(members)
+        known = [
+            (member.observed_scores, weight)
+            for member, weight in zip(members, weights, strict=True)
+            if member.observed_scores is not None
+        ] or [(context.knowledge.observed_scores(), 1.0)]
         importances = observed_importance(
-            scores or [context.knowledge.observed_scores()], context.interactions.indptr
+            [scores for scores, _ in known],
+            context.interactions.indptr,
+            temperature=how.temperature,
+            weights=[weight for _, weight in known],
         )
         observed = first_observed(importances, context.interactions, self._tenth)
         self.register_buffer("observed", observed, persistent=False)

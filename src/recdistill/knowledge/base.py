@@ -55,6 +55,22 @@ class Member(NamedTuple):
     observed_scores: Tensor | None
 
 
+class Aggregation(NamedTuple):
+    """How a store's teachers are put together; the defaults are those of a single teacher.
+
+    Attributes:
+        temperature: T of the importance e^{−r/T}.
+        weights: of each teacher, in the order of the members; None for 1 each.
+        consistency: weight of the term for items that a teacher ranked alike at all its states.
+        debias: β, how much popular items lose on which the teachers disagree.
+    """
+
+    temperature: float = 10.0
+    weights: tuple[float, ...] | None = None
+    consistency: float = 0.0
+    debias: float = 0.0
+
+
 class TeacherState(State, Protocol):
     """What a teacher answers within a step: a state, plus its stored lists."""
 
@@ -95,6 +111,10 @@ class Knowledge(TeacherState, Protocol):
 
         All states of all members have the same number of columns, at most ``depth``.
         """
+        ...
+
+    def aggregation(self) -> Aggregation:
+        """The options that the members were put together with, for methods that put them together anew."""
         ...
 
     def require(self, kinds: frozenset[str], method: str) -> None:
@@ -168,6 +188,9 @@ class Restricted:
         if "observed_scores" in self._allowed:
             return found
         return tuple(member._replace(observed_scores=None) for member in found)
+
+    def aggregation(self) -> Aggregation:
+        return self._of("trajectory").aggregation()
 
     def require(self, kinds: frozenset[str], method: str) -> None:
         self._reads.require(kinds, method)

@@ -112,21 +112,21 @@ def aggregate(
     return Lists(*(torch.cat(each) for each in zip(*(parts or [empty]), strict=True)))
 
 
-def rank_spread(states: Sequence[Tensor]) -> Tensor:
-    """Standard deviation, over a teacher's states, of the rank of each item on its last list.
+def rank_spread(states: Sequence[Tensor], ids: Tensor | None = None) -> Tensor:
+    """Standard deviation, over a teacher's states, of the rank of each item on a list.
 
     Args:
         states: ids ``(b, K)`` of each state, padded with −1, early to final.
+        ids: the list, ``(b, K)``, padded with −1; by default that of the last state.
 
     Returns:
         ``(b, K)`` float32; 0 at padding and for a single state. An item that is not on a state's list has rank K there.
     """
-    final = states[-1]
-    depth = final.shape[1]
-    if depth == 0:
-        return torch.zeros(final.shape)
-    ranks = torch.stack([_ranks_in(state, final) for state in states]).double()
-    return ranks.std(dim=0, correction=0).masked_fill_(final < 0, 0.0).float()
+    ids = states[-1] if ids is None else ids
+    if ids.shape[1] == 0:
+        return torch.zeros(ids.shape)
+    ranks = torch.stack([_ranks_in(state, ids) for state in states]).double()
+    return ranks.std(dim=0, correction=0).masked_fill_(ids < 0, 0.0).float()
 
 
 def _ranks_in(state: Tensor, ids: Tensor) -> Tensor:

@@ -18,7 +18,15 @@ from recdistill.atomic import size_text
 from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError
-from recdistill.knowledge.base import MEMBER_DEPTH, Knowledge, Lists, Member, Restricted, cut
+from recdistill.knowledge.base import (
+    MEMBER_DEPTH,
+    Aggregation,
+    Knowledge,
+    Lists,
+    Member,
+    Restricted,
+    cut,
+)
 from recdistill.knowledge.elsewhere import Elsewhere, elsewhere
 from recdistill.knowledge.ensemble import by_item, listed_scores
 from recdistill.knowledge.members import MEMBERS, stored_members
@@ -326,6 +334,18 @@ class TeacherKnowledge:
         if depth not in self._members:
             self._members[depth] = self._read_members(depth)
         return self._members[depth]
+
+    def aggregation(self) -> Aggregation:
+        if self.manifest is None or not self._is_ensemble:
+            return Aggregation()
+        options = self.manifest.options
+        weights = options.get("weights")
+        return Aggregation(
+            float(options.get("temperature", 10.0)),
+            None if weights is None else tuple(float(weight) for weight in weights),
+            float(options.get("consistency", 0.0)),
+            float(options.get("debias", 0.0)),
+        )
 
     def _read_members(self, depth: int) -> tuple[Member, ...]:
         if "top_items" not in self.lists and not self.can_score:
