@@ -456,6 +456,32 @@ def test_every_model_has_a_trajectory(line: Path, tmp_path: Path, name: str) -> 
     assert torch.equal(member.states[-1].long(), final)
 
 
+def test_the_trajectory_of_a_model_fitted_at_once_is_one_state(line: Path, tmp_path: Path) -> None:
+    said = Said()
+    data = Data.load(line / "data")
+    found = rd.extract(data, line / "ease", tmp_path / "ease", kinds=("trajectory",), depth=10, progress=said)
+    assert "ease is fitted at once: its trajectory is one state" in said.text
+    assert found.kinds == {"top_items", "trajectory"}
+    (member,) = found.members()
+    assert member.epochs == (1,)
+    own = load_knowledge(line / "knowledge-ease", data).lists["top_items"].ids[:, :10]
+    assert torch.equal(member.states[0], own)
+    together = rd.ensemble([tmp_path / "ease", *stores(line, "bpr")], tmp_path / "both", data=data)
+    assert [len(one.states) for one in together.members()] == [1, 2]
+    later = rd.extract(data, line / "ease", tmp_path / "ease", kinds=("observed_scores",), depth=15)
+    assert later.kinds == {"top_items", "trajectory", "observed_scores"}
+    (member,) = later.members()
+    assert member.states[0].shape == (60, 15)
+
+
+def test_a_trajectory_comes_with_the_top_items_that_it_ends_with(line: Path, tmp_path: Path) -> None:
+    found = rd.extract(line / "data", line / "bpr", tmp_path / "bpr", kinds=("trajectory",), depth=10)
+    assert found.kinds == {"top_items", "trajectory"}
+    (member,) = found.members()
+    assert member.epochs == (3, 6)
+    assert torch.equal(member.states[-1], found.lists["top_items"].ids)
+
+
 def test_members_are_read_to_a_depth_into_memory_of_their_own(line: Path) -> None:
     (member,) = load_knowledge(line / "knowledge-bpr", Data.load(line / "data")).members(4)
     for state in member.states:

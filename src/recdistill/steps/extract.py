@@ -30,6 +30,9 @@ from recdistill.steps.load import load, load_weights
 STORED: tuple[str, ...] = ("top_items", "top_users", "observed_scores", "embeddings", "trajectory")
 """Kinds that a store may hold."""
 
+_FITTED = Path("epoch-000001.safetensors")
+"""The only state of a model that is fitted at once, in one epoch."""
+
 
 def extract(
     data: DataLike,
@@ -52,7 +55,8 @@ def extract(
         model: a model directory, or a model loaded from one.
         out: the knowledge directory to write.
         kinds: of ``top_items``, ``top_users``, ``observed_scores``, ``embeddings``, ``trajectory``; by default all
-            that the model has, the trajectory among them if its training kept one.
+            that the model has, the trajectory among them if its training kept one. A trajectory ends with the
+            ``top_items``, which come with it; that of a model fitted at once is nothing else.
         depth: length of the lists, at least 1; a user with fewer unobserved items gets a shorter list.
         force: replace a store of other data or another model.
         device: where the model is read: ``auto``, ``cpu`` or ``cuda``.
@@ -89,6 +93,8 @@ def extract(
     if old is not None:
         wanted |= set(old.options["kinds"])
         depth = max(depth, int(old.options["depth"]))
+    if "trajectory" in wanted:
+        wanted.add("top_items")  # its last state
     options = {"kinds": sorted(wanted), "depth": depth}
     with artifacts.step(
         out,
@@ -136,7 +142,7 @@ def _wanted(teacher: Recommender, kinds: Sequence[str] | None) -> set[str]:
             raise MissingKnowledgeError(
                 f"{teacher.model_name()} has no embeddings; it supplies {', '.join(sorted(has))}"
             )
-        if kind == "trajectory" and kind not in has:
+        if kind == "trajectory" and kind not in has and not teacher.closed_form:
             raise MissingKnowledgeError(
                 f"the model at {teacher.path} kept no trajectory",
                 "train it again with --set training.trajectory=[0.25,0.5,0.75,1.0]",
@@ -172,6 +178,8 @@ def _write(
     }
     expected = sum(size for kind, size in sizes.items() if kind in kinds - kept)
     shown.note(f"extracting {', '.join(sorted(kinds - kept))}: about {size_text(expected)} of lists")
+    if "trajectory" in kinds and teacher.closed_form:
+        shown.note(f"{teacher.model_name()} is fitted at once: its trajectory is one state")
     state = teacher.frozen()
     train = data.train
     with shown.stage("extract", len(kinds), "kinds") as stage:
@@ -206,11 +214,10 @@ def _write_trajectory(data: Data, teacher: Recommender, depth: int, folder: Path
     assert teacher.path is not None
     folder.mkdir()
     width = min(depth, data.num_items)
-    *states, last = sorted((teacher.path / "trajectory").glob("*.safetensors"))
-    final = folder.parent / "top_items.safetensors"
-    if final.exists():  # the last state is the teacher as it is
-        save_arrays(folder / last.name, {"ids": load_arrays(final)["ids"]})
-    for weights in states if final.exists() else [*states, last]:
+    *states, last = sorted((teacher.path / "trajectory").glob("*.safetensors")) or [_FITTED]
+    final = load_arrays(folder.parent / "top_items.safetensors")  # the last state is the teacher as it is
+    save_arrays(folder / last.name, {"ids": final["ids"]})
+    for weights in states:
         load_weights(teacher, weights)
         ids, _ = top_items(teacher.frozen(), torch.arange(data.num_users), width, exclude=[data.train])
         save_arrays(folder / weights.name, {"ids": ids.int()})
