@@ -14,10 +14,13 @@ import pytest
 
 import recdistill
 from recdistill import cli, config
+from recdistill.models.architecture import SPACES
 from recdistill.models.base import Recommender
+from recdistill.searching.options import SearchOptions
 from recdistill.steps.comparefile import plan
 from recdistill.steps.distill import preset_names
 from recdistill.steps.run import _checked  # pyright: ignore[reportPrivateUsage]
+from recdistill.steps.search import VARIANTS
 from recdistill.steps.tunefile import TuneOptions, tune_plan
 from recdistill.testing import check_distiller
 from recdistill.training.loop import TrainingOptions
@@ -82,6 +85,12 @@ def test_tune_options_are_documented() -> None:
     text = (ROOT / "docs" / "experiments.md").read_text()
     for option in config.option_names(TuneOptions):
         assert f"| `{option}` |" in text, option
+
+
+def test_search_options_and_operations_are_documented() -> None:
+    text = (ROOT / "docs" / "search.md").read_text()
+    for name in [*config.option_names(SearchOptions), *SPACES["causal"], *VARIANTS]:
+        assert f"`{name}`" in text, name
 
 
 def test_every_method_model_and_preset_has_its_row() -> None:

@@ -59,7 +59,8 @@ def test_facts_are_the_layers_weights() -> None:
     step.objective.after_step()
     facts = step.objective.facts()["adarec"]
     assert [name for name in facts if name.startswith("student")] == ["student 1", "student 2"]
-    assert sum(facts.values()) == pytest.approx(2)
+    assert sum(share for name, share in facts.items() if name.startswith("flow")) == pytest.approx(1)
+    assert sum(facts.values()) == pytest.approx(3)
     assert Step(AdaRec(hidden=0.0)).objective.facts() == {}
 
 

@@ -120,7 +120,4 @@ class AdaRec(Distiller):
             self.transport.after_step()
 
     def facts(self) -> dict[str, float]:
-        if self.hidden == 0:
-            return {}
-        weights = {"student": self.transport.student_weights, "teacher": self.transport.teacher_weights}
-        return {f"{side} {n}": float(w) for side, found in weights.items() for n, w in enumerate(found, 1)}
+        return self.transport.facts() if self.hidden > 0 else {}

@@ -98,3 +98,6 @@ class BERTEMD(Distiller):
 
     def after_step(self) -> None:
         self.transport.after_step()
+
+    def facts(self) -> dict[str, float]:
+        return self.transport.facts()

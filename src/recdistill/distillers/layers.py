@@ -159,6 +159,7 @@ class LayerTransport(nn.Module):
 
     student_weights: Tensor
     teacher_weights: Tensor
+    flow: Tensor
 
     def __init__(
         self,
@@ -173,8 +174,8 @@ class LayerTransport(nn.Module):
         self.solver, self.temperature, self.smoothing = solver, temperature, smoothing
         for name, count in (("student_weights", student_layers), ("teacher_weights", teacher_layers)):
             self.register_buffer(name, torch.full((count,), 1 / count))
-        self._next: tuple[Tensor, Tensor] | None = None
-        self.plan: Tensor | None = None
+        self.register_buffer("flow", torch.zeros(student_layers, teacher_layers))
+        self._next: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, cost: Tensor, active: int | None = None) -> Tensor:
         """Σ F D, scalar.
@@ -190,16 +191,27 @@ class LayerTransport(nn.Module):
             plan = transport_plan(cost, w, u)
         else:
             plan = sinkhorn_plan(cost, (w / share).to(cost), u.to(cost))
-        self.plan = plan.detach()
+        moved = plan.detach()
         own, other = cooperative_weights(
-            self.plan, cost.detach(), w / share, u, temperature=self.temperature, smoothing=self.smoothing
+            moved, cost.detach(), w / share, u, temperature=self.temperature, smoothing=self.smoothing
         )
-        self._next = torch.cat([own * share, self.student_weights[count:]]), other
+        self._next = torch.cat([own * share, self.student_weights[count:]]), other, moved
         return (plan * cost).sum()
 
     def after_step(self) -> None:
-        """Take the weights that the last plan gives."""
+        """Take the weights that the last plan gives, and keep that plan as ``flow``."""
         if self._next is not None:
-            self.student_weights.copy_(self._next[0])
-            self.teacher_weights.copy_(self._next[1])
+            own, other, moved = self._next
+            self.student_weights.copy_(own)
+            self.teacher_weights.copy_(other)
+            self.flow.zero_()[: len(moved)].copy_(moved)
             self._next = None
+
+    def facts(self) -> dict[str, float]:
+        """The layers' weights, counted from 1, and the last plan."""
+        found: dict[str, float] = {}
+        for side, weights in (("student", self.student_weights), ("teacher", self.teacher_weights)):
+            found |= {f"{side} {n}": float(w) for n, w in enumerate(weights, start=1)}
+        for i, row in enumerate(self.flow, start=1):
+            found |= {f"flow {i}>{j}": float(mass) for j, mass in enumerate(row, start=1)}
+        return found
