@@ -28,7 +28,7 @@ weighs a hit by the student's own place, which does not see the teacher's order.
 Z is a difference of sums; here all is exact in log space. A teacher may have any number of states, one included.
 
 Published weights .01 (L_O) and .005 (L_F) are of sums over the users of a batch of B = 1,024 rows, about 870 of them:
-``weight`` = .01 · 870 / 1024 = 8.5e-3 and ``fine_weight`` = .5 within it.
+``weight`` = .01 · 870 / 1024 = 8.5e-3 and ``fine_weight`` = .5 within it; their weight decay of 1e-5 is 1e-8 here.
 """
 
 from __future__ import annotations
@@ -164,11 +164,13 @@ class HetComp(Distiller):
             student = context.student_top_items(self.discrepancy_depth)[0]
             if self.curriculum.move(epoch, student):
                 targets.copy_(self.curriculum.targets(self.depth))
+                self._left_out = None
             self.curriculum.look_at_targets(student, targets)
         if self.transfer != "overall" and not bool(fine):
             over = epoch >= self.overall_epochs and self.curriculum.is_over()
-            fine.fill_(self.transfer == "fine" or over)
-        self._left_out = None
+            if self.transfer == "fine" or over:
+                fine.fill_(True)
+                self._left_out = None
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         users = batch.users

@@ -22,8 +22,9 @@ def log_normaliser(
         log Σ_{j ∈ C∖X_u} exp(s_uj) + log(|I∖X_u| / |C∖X_u|)
 
     The estimate of the sum has no bias. That of its logarithm is too low by about cv² / (2 |C|), with cv the
-    coefficient of variation of exp(s_uj) over a user's items: fine for a flat student, and the more items the
-    student's probability is spread over.
+    coefficient of variation of exp(s_uj) over a user's items. Students grow peaked: a matrix factorisation of dim 20
+    on CiteULike has cv² of 320 in the median after 20 epochs of HetComp, and 4,096 of the 25,181 items give a
+    logarithm that is .03 too low in the mean, with a standard deviation of .3; 1,024 items .18 and .6.
 
     Args:
         state: the student's; gradients flow.
