@@ -108,6 +108,26 @@ def test_a_state_stores_ids_alone(line: Path) -> None:
     assert {name: array.dtype for name, array in load_arrays(files[0]).items()} == {"ids": torch.int32}
 
 
+def test_its_manifest_has_its_metrics_on_valid_rows(line: Path, tmp_path: Path) -> None:
+    data = Data.load(line / "data")
+    rd.ensemble(stores(line), tmp_path / "all", data=data)
+    known = read_manifest(tmp_path / "all").summary["validation"]
+    result = rd.evaluate(data, tmp_path / "all", tmp_path / "valid", k=(5, 10), split="valid", latency=False)
+    found = {
+        name: entry["mean"]
+        for name, entry in result["models"]["all"]["metrics"].items()
+        if name.partition("@")[0] in ("recall", "ndcg", "mrr", "hit", "precision")
+    }
+    assert {name: known[name] for name in found} == pytest.approx(found)
+    assert "ndcg@20" in known  # the lists' depth
+    assert "ndcg@50" not in known
+    own = rd.ensemble(stores(line, "ease"), tmp_path / "one", data=data)  # ranks as its teacher does
+    assert own.manifest is not None
+    assert own.manifest.summary["validation"]["ndcg@10"] == pytest.approx(
+        read_manifest(line / "ease").summary["best_metric"]
+    )
+
+
 def test_the_same_call_reuses_and_another_is_refused(line: Path, tmp_path: Path) -> None:
     rd.ensemble(stores(line), tmp_path / "all", data=line / "data")
     said = Said()

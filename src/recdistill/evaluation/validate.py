@@ -12,7 +12,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.errors import DataError, OptionError
 from recdistill.evaluation.candidates import Negatives, candidate_ranks
 from recdistill.evaluation.metrics import ACCURACY, list_metrics, rank_metrics
-from recdistill.evaluation.rankers import Ranker, blocks, model_ranker
+from recdistill.evaluation.rankers import ListRanker, Ranker, blocks, model_ranker
 from recdistill.models.base import Recommender
 from recdistill.ops import Rows
 
@@ -61,6 +61,26 @@ def validator(
         return float(values.mean())
 
     return validate
+
+
+def list_validation(ids: Tensor, train: Interactions, valid: Interactions) -> dict[str, float]:
+    """What :func:`validator` would find for stored lists, by full ranking, of every metric at the usual cut-offs.
+
+    Args:
+        ids: ``(U, L)``, best first, padded with −1, train pairs removed.
+        train: the pairs that are not ranked.
+        valid: the pairs to be found.
+
+    Returns:
+        means over the users with a valid row, at those of 5, 10, 20, 50 and 100 that the lists are long enough for.
+    """
+    users = (valid.user_counts > 0).nonzero().squeeze(1)
+    ks = [k for k in (5, 10, 20, 50, 100) if k <= ids.shape[1]]
+    if not ks or not len(users):
+        return {}
+    ranker = ListRanker("lists", ids, train)
+    found = [list_metrics(ranker.top(block, ks[-1], train), valid.rows(block), ks) for block in blocks(users)]
+    return {name: float(torch.cat([part[name] for part in found]).mean()) for name in found[0]}
 
 
 def _full(

@@ -15,7 +15,9 @@ from recdistill import artifacts
 from recdistill.artifacts import read_manifest, save_arrays
 from recdistill.config import validated
 from recdistill.data.prepared import Data
+from recdistill.data.sequences import newcomers
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.evaluation.validate import list_validation
 from recdistill.files import size_text
 from recdistill.knowledge.base import Lists, Member
 from recdistill.knowledge.ensemble import (
@@ -133,6 +135,7 @@ def ensemble(
                     "items": opened.num_items,
                     "users_hash": opened.users.hash,
                     "items_hash": opened.items.hash,
+                    "validation": _validation(lists, opened),
                     "bytes": sum(f.stat().st_size for f in job.work.rglob("*") if f.is_file()),
                 }
             )
@@ -309,6 +312,18 @@ def _observed(
         temperature=options["temperature"],
         weights=[weight for _, weight in known],
     )
+
+
+def _validation(lists: Lists, data: Data) -> dict[str, float]:
+    """The ensemble's metrics on the valid rows, measured as the teachers' are while they train.
+
+    Empty where that is something else than a ranking of lists without train items: there are no valid rows, users
+    take items again, or some users' valid rows have histories of their own.
+    """
+    targets, earlier = newcomers(data.valid, data.train)
+    if data.has_repeats or earlier is not None:
+        return {}
+    return list_validation(lists.ids, data.train, targets)
 
 
 def _save_lists(folder: Path, kind: str, lists: Lists) -> None:
