@@ -162,6 +162,32 @@ def test_eval_is_the_convolution_followed_by_its_normalisation() -> None:
     torch.testing.assert_close(module.eval()(read), expected.transpose(1, 2).flatten(0, 1))
 
 
+def test_evaluation_without_gradients_computes_the_same() -> None:
+    cell = filled(Cell(EVERY, 4, GENERATOR)).double().eval()
+    x = torch.randn(9, 4, dtype=torch.float64, generator=GENERATOR)
+    for lengths in ((9,), (4, 5)):
+        with torch.no_grad():
+            torch.testing.assert_close(run(cell, x, *lengths), run(cell, x, *lengths))
+            found = run(cell, x, *lengths)
+        torch.testing.assert_close(found, run(cell, x, *lengths))
+
+
+def test_what_is_kept_for_evaluation_is_forgotten_when_weights_change() -> None:
+    cell, other = (filled(Cell(EVERY, 4, GENERATOR)).eval() for _ in range(2))
+    x = torch.randn(9, 4, generator=GENERATOR)
+    with torch.no_grad():
+        run(cell, x, 9)
+        cell.load_state_dict(other.state_dict())
+        assert torch.equal(run(cell, x, 9), run(other, x, 9))
+        assert run(cell.double(), x.double(), 9).dtype == torch.float64
+        cell.train()
+        for parameter in cell.parameters():
+            parameter.mul_(2.0)
+        cell.eval()
+        other.load_state_dict(cell.state_dict())
+        assert torch.equal(run(cell, x.double(), 9), run(other.double(), x.double(), 9))
+
+
 def test_reach_is_how_far_back_an_output_hears() -> None:
     assert EVERY.reach == 2 + 8 + 0 + 2  # conv3, conv5d2, skip, conv3: longer than by way of node 1 and conv5
     assert Architecture.parse("none; none, conv5").reach == 0
@@ -175,9 +201,12 @@ def test_reach_is_how_far_back_an_output_hears() -> None:
         size = architecture.reach + 1
         torch.testing.assert_close(run(cell, x[-size:], size)[-1], run(cell, x, 40)[-1])
     cell = filled(Cell(EVERY, 4, GENERATOR)).double().eval()
-    changed = x.clone()
-    changed[-EVERY.reach - 1] += 10
-    assert not torch.equal(run(cell, changed, 40)[-1], run(cell, x, 40)[-1])
+    found = [run(cell, x, 40)[-1]]
+    for _ in range(20):  # some changes are lost in a relu
+        changed = x.clone()
+        changed[-EVERY.reach - 1] += 10 * torch.randn(4, dtype=torch.float64, generator=GENERATOR)
+        found.append(run(cell, changed, 40)[-1])
+    assert not all(torch.equal(found[0], other) for other in found)
 
 
 def test_a_cell_of_none_adds_a_constant() -> None:

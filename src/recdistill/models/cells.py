@@ -16,7 +16,8 @@ read beyond either end of a window counts as 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +38,14 @@ class Neighbours:
         self._places = places
         self._inside: dict[int, Tensor] = {}
 
+    @property
+    def single(self) -> bool:
+        """There is one window: beyond its ends there is nothing."""
+        return self._places.windows == 1
+
     def inside(self, back: int) -> Tensor | None:
         """1 where an item has one ``back`` places before it (after it, if below 0), ``(N, 1)``; None for no mask."""
-        if back == 0 or self._places.windows == 1:  # beyond the ends of the only window there is nothing
+        if back == 0 or self.single:
             return None
         if back not in self._inside:
             enough = self._places.slots >= back if back > 0 else self._places.from_end >= -back
@@ -80,8 +86,18 @@ class Reads:
         """The same side by side, shape ``(N, kernel · dim)``."""
         key = operation.kernel, operation.dilation, operation.causal
         if key not in self._windows:
-            self._windows[key] = torch.cat(self.taps(operation), dim=1)
+            if operation.causal and self._neighbours.single and not torch.is_grad_enabled():
+                self._windows[key] = self._strided(operation)
+            else:
+                self._windows[key] = torch.cat(self.taps(operation), dim=1)
         return self._windows[key]
+
+    def _strided(self, operation: Operation) -> Tensor:
+        """The same of the only window, by one copy."""
+        count, dim = self.x.shape
+        padded = F.pad(self.x, (0, 0, operation.reach, 0))
+        shape, strides = (count, operation.kernel, dim), (dim, operation.dilation * dim, 1)
+        return padded.as_strided(shape, strides).reshape(count, -1)
 
 
 class BatchNorm(nn.Module):
@@ -132,13 +148,33 @@ class Convolution(nn.Module):
         )
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound, generator=generator))
         self.norm = BatchNorm(dim)
+        self._folded: tuple[Tensor, Tensor] | None = None
+        self.register_load_state_dict_post_hook(_forget)
 
     def forward(self, reads: Reads) -> Tensor:
         window = reads.window(self.operation)
         if self.training:
             return self.norm(torch.addmm(self.bias, window, self.matrix))
-        matrix, bias = self.norm.folded(self.matrix, self.bias)
+        if torch.is_grad_enabled():
+            matrix, bias = self.norm.folded(self.matrix, self.bias)
+        else:
+            matrix, bias = self._folded = self._folded or self.norm.folded(self.matrix, self.bias)
         return torch.addmm(bias, window, matrix)
+
+    def train(self, mode: bool = True) -> Self:
+        self._folded = None  # parameters change in training mode alone
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._folded = None
+        return super()._apply(fn, recurse)
+
+
+def _forget(module: nn.Module, keys: Any) -> None:
+    """Loaded weights make what was folded from others void."""
+    del keys
+    assert isinstance(module, Convolution)
+    module.train(module.training)
 
 
 class Pool(nn.Module):
