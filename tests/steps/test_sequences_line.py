@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import recdistill as rd
+from recdistill import config
 from recdistill.data.prepared import Data
 from recdistill.errors import DataError
 from recdistill.evaluation.latency import measure
@@ -105,26 +106,46 @@ def test_a_loaded_model_scores_alike_and_keeps_the_order(root: Path) -> None:
     assert torch.equal(fresh.eval().state(None).scores(everyone).detach(), model.frozen().scores(everyone))
 
 
-def test_resume_is_exact(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = {**FAST, "checkpoint_seconds": 0.0}
-    whole = rd.train(root / "data", MODEL, root / "whole", training=chosen, seed=3)
-    steps = 0
-    loss = SASRec.loss
+NAMES = [name for name in config.names("models") if config.find("models", name).sequential]
 
-    def fragile(self: SASRec, *arguments: Any) -> torch.Tensor:
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resume_is_exact(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {**FAST, "checkpoint_seconds": 0.0}
+    model, kind = {**MODEL, "name": name}, config.find("models", name)
+    whole = rd.train(root / "data", model, root / f"whole-{name}", training=chosen, seed=3)
+    steps = 0
+    loss = kind.loss
+
+    def fragile(self: SequenceModel, *arguments: Any) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps == 8:
             raise KeyboardInterrupt
         return loss(self, *arguments)
 
-    monkeypatch.setattr(SASRec, "loss", fragile)
+    monkeypatch.setattr(kind, "loss", fragile)
     with pytest.raises(KeyboardInterrupt):
-        rd.train(root / "data", MODEL, root / "parts", training=chosen, seed=3)
+        rd.train(root / "data", model, root / f"parts-{name}", training=chosen, seed=3)
     monkeypatch.undo()
-    resumed = rd.train(root / "data", MODEL, root / "parts", training=chosen, seed=3, resume=True)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+    resumed = rd.train(root / "data", model, root / f"parts-{name}", training=chosen, seed=3, resume=True)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_learns_the_walk_and_serves_new_users(root: Path, name: str) -> None:
+    learns = name != "bert4rec"  # which needs many more epochs
+    told = {"epochs": 20 if learns else 1, "batch_size": 50, "learning_rate": 0.02, "validate_every": 20}
+    model = rd.train(root / "data", {**MODEL, "name": name}, root / f"new-{name}", training=told)
+    again = rd.load(root / f"new-{name}")
+    history = {"new": ["i3", "i4", "i5", "i6"], "short": ["i9"]}
+    found = again.recommend(history=history, k=5)
+    lists = {user: part["item_id"].to_list() for (user,), part in found.group_by("user_id")}
+    if learns:
+        assert {"i7", "i8"} & set(lists["new"])
+        assert {"i10", "i11"} & set(lists["short"])
+    assert found.equals(model.recommend(history=history, k=5))
 
 
 @pytest.mark.parametrize("method", ["rrd", "dcd", "rce-kd", "de", "fitnet"])

@@ -1,6 +1,7 @@
 """Models by name: ``recdistill.models.BPR(dim=20)``."""
 
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
+from recdistill.models.bert4rec import BERT4Rec
 from recdistill.models.bpr import BPR
 from recdistill.models.cellnet import CellNet
 from recdistill.models.cml import CML
@@ -23,6 +24,7 @@ __all__ = [
     "BPR",
     "CML",
     "EASE",
+    "BERT4Rec",
     "Batch",
     "CellNet",
     "GRU4Rec",
