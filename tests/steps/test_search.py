@@ -190,6 +190,19 @@ def test_options_reach_the_student(root: Path, tmp_path: Path) -> None:
     assert manifest.options["distill"] == []
 
 
+def test_the_published_settings_run(root: Path, tmp_path: Path) -> None:
+    released: dict[str, Any] = {
+        "space": "released", "causal": False, "search_cells": False, "cost": "released", "beta": 8.0,
+        "temperature_floor": 1e-9, "warmup": 0, "allow_none": True, "retrain_with_teacher": False,
+    }  # fmt: skip
+    method = {"direction": "reverse", "smoothing": 0.0}
+    student = found_in(root, tmp_path / "x", options={**SEARCH, **released}, method=method)
+    again = rd.load(tmp_path / "x")
+    assert isinstance(again, CellNet)
+    assert again.options == student.options
+    assert not again.options["causal"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

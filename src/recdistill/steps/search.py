@@ -24,6 +24,7 @@ from recdistill.models.cellnet import CellNet
 from recdistill.progress import Progress, Silent
 from recdistill.searching.budget import Found, Meter
 from recdistill.searching.cost_term import CostTerm
+from recdistill.searching.costs import count
 from recdistill.searching.options import SearchOptions
 from recdistill.searching.outcome import check_budget, drawn, meters_of, searched
 from recdistill.searching.supernet import Supernet
@@ -149,6 +150,7 @@ class _Search:
             if isinstance(options, SearchOptions)
             else config.build(SearchOptions, dict(options or {}), "search")
         )
+        self.student["causal"] = self.options.causal
         self.method = (
             method if isinstance(method, AdaRec) else config.build(AdaRec, dict(method or {}), "adarec")
         )
@@ -276,7 +278,7 @@ class _Search:
             "trajectory": (),
         }
         settings = make_training({**self.training.options, **own})
-        self.progress.note(f"searching {len(options.operations)} operations on {self.net.num_edges} edges")
+        self.progress.note(self._size())
         result = train(
             self.net,
             Objective(methods, self.teacher),
@@ -295,6 +297,16 @@ class _Search:
             "best_metric": result.best_metric,
             "seconds_per_epoch": sum(r["seconds"] for r in result.history) / max(len(result.history), 1),
         }
+
+    def _size(self) -> str:
+        """What there is to search."""
+        net = self.net
+        numbers = net.num_edges * sum(count(name, 1, net.dim).parameters for name in net.operations)
+        cells = len(net.operations) ** net.num_edges
+        return (
+            f"searching {cells:,} cells ({len(net.operations)} operations on {net.num_edges} edges) for up to"
+            f" {net.num_cells} of them; {net.num_cells * numbers:,} numbers beside the tables"
+        )
 
     def _method(self, options: Mapping[str, Any]) -> AdaRec:
         return config.build(AdaRec, options, "adarec")
