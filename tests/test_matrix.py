@@ -28,6 +28,7 @@ STUDENTS: dict[str, Callable[[], Recommender]] = {
     "nextitnet": partial(models.NextItNet, dim=3, groups=1, max_length=6),
     "gru4rec": partial(models.GRU4Rec, dim=3, max_length=6, dropout=0.0),
     "bert4rec": partial(models.BERT4Rec, dim=3, heads=1, max_length=6, dropout=0.0),
+    "hstu": partial(models.HSTU, dim=3, max_length=6, dropout=0.0),
     "simplex": partial(models.SimpleX, dim=3),
     "xsimgcl": partial(models.XSimGCL, dim=3, num_layers=2),
 }

@@ -7,6 +7,7 @@ from recdistill.models.cellnet import CellNet
 from recdistill.models.cml import CML
 from recdistill.models.ease import EASE
 from recdistill.models.gru4rec import GRU4Rec
+from recdistill.models.hstu import HSTU
 from recdistill.models.itemknn import ItemKNN
 from recdistill.models.itemvae import ItemVAE
 from recdistill.models.lightgcn import LightGCN
@@ -24,6 +25,7 @@ __all__ = [
     "BPR",
     "CML",
     "EASE",
+    "HSTU",
     "BERT4Rec",
     "Batch",
     "CellNet",
