@@ -178,6 +178,11 @@ def test_models_alone_are_enough(line: Path) -> None:
     assert "How the models compare" not in text
 
 
+def test_pages_without_an_ensemble_or_a_curriculum_have_no_place_for_them(page: str) -> None:
+    for part in ("What the teachers taught", "From easy to hard", "popularity lift", "an ensemble"):
+        assert part not in Reader(page).text
+
+
 def test_missing_parts_are_said(tmp_path: Path) -> None:
     text = Reader(render(collect([make_seeds(tmp_path)]))).text
     for part in (

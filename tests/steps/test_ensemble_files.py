@@ -101,6 +101,29 @@ def test_a_run_of_several_teachers(log: Path, tmp_path: Path) -> None:
     assert "ensemble" in found.page.read_text(encoding="utf-8")
 
 
+def test_a_page_tells_how_hetcomp_was_taught(log: Path, tmp_path: Path) -> None:
+    hetcomp = {"method": "hetcomp", "depth": 10, "discrepancy_depth": 8, "refresh": 1, "patience": 1}
+    method = {"name": "hetcomp", "distill": [hetcomp], "teachers": ["ensemble", "bpr"], "base_weight": 0.0}
+    found = rd.compare(file_of(log, method=[method], metrics=["ndcg@10"], ensemble={}), tmp_path / "compare")
+    page = found.page.read_text(encoding="utf-8")
+    for part in (
+        "What the teachers taught",
+        "NDCG@10 of ensemble, its teachers and its students",
+        "From easy to hard: hetcomp",
+        "From easy to hard: hetcomp-bpr",
+        "bpr: mean pointer of 1",
+        "knn: mean pointer of 0",
+        "all together: mean discrepancy",
+        "The fine loss begins at epoch 3.",
+        "Tail recall@10 against popularity lift",
+        '<th scope="col">Popularity lift</th>',
+        "Size and milliseconds of an ensemble are the sums",
+        "An ensemble took what its teachers took together",
+    ):
+        assert part in page, part
+    assert "No line for the ensemble" not in page
+
+
 def test_a_run_interrupted_in_a_later_teacher_goes_on_from_there(log: Path, tmp_path: Path) -> None:
     tree = file_of(log, distill=[RRD])
     for table in tree["teacher"][:2]:

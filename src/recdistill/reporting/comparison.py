@@ -20,6 +20,8 @@ Column = tuple[str, Callable[[Entry], Cell]]
 
 def describe(member: Member) -> str:
     """What a model is, in a line: ``bpr, dim 20; distilled with de, rrd``."""
+    if member.teachers:
+        return f"of {', '.join(member.teachers)}"
     if member.kind != "model":
         return "stored knowledge"
     options = member.options.get("model") or {}
@@ -44,8 +46,19 @@ def comparison(evaluation: Evaluation, roles: Cast) -> Grid:
         "Mean over users ± half of its 95 % interval, and the interval (bootstrap over users).",
         *_verdict_remark(evaluation),
         "Milliseconds from external user ids to the external ids of the top 10: the median, and p99.",
+        *ensemble_remark(evaluation),
     ]
     return Grid("Models compared", [name for name, _ in columns], rows, notes.reasons, remarks)
+
+
+def ensemble_remark(evaluation: Evaluation) -> list[str]:
+    """What the size and the latency of an ensemble are; empty without one."""
+    if not any(entry.first.teachers for entry in evaluation.entries):
+        return []
+    return [
+        "Size and milliseconds of an ensemble are the sums of its teachers', asked one after the other;"
+        " the sum of their p99 is an upper bound."
+    ]
 
 
 def _accuracy_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from recdistill.reporting import numbers
 from recdistill.reporting.charts import DASHES, INK, SERIES, Chart, Table, draw, end_labels, short
@@ -13,6 +13,8 @@ from recdistill.reporting.runs import Epoch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
 
 _SIZE = (340, 330)
 _POINTS = 400  # epochs drawn a line: more cannot be seen
@@ -28,11 +30,19 @@ class Course:
         name: the model.
         runs: the epochs of each seed.
         best_epoch: the epoch kept, of a single seed.
+        hashes: of the models.
+        knowledge: of the stores that they learned from.
+        last_states: of each teacher of an ensemble that it learned from, the place of the final state, from 0.
+        sampled: whether it was validated among sampled candidates.
     """
 
     name: str
     runs: tuple[tuple[Epoch, ...], ...]
     best_epoch: int | None
+    hashes: tuple[str, ...] = ()
+    knowledge: tuple[str, ...] = ()
+    last_states: Mapping[str, int] = field(default_factory=dict[str, int])
+    sampled: bool = False
 
 
 def curve_charts(slug: str, courses: Sequence[Course]) -> list[Chart]:
@@ -113,7 +123,7 @@ def _chart(
 
 
 def _table(name: str, epochs: Sequence[Epoch], terms: Sequence[str], metric: str) -> Table:
-    kept = _thin(epochs, _ROWS)
+    kept = thin(epochs, _ROWS)
     some = "" if len(kept) == len(epochs) else f", {len(kept)} of {len(epochs)} epochs"
     rows = [
         (
@@ -128,7 +138,7 @@ def _table(name: str, epochs: Sequence[Epoch], terms: Sequence[str], metric: str
     return Table(f"Epochs of {name}{some}", ("epoch", *terms, shown, "time"), rows)
 
 
-def _thin(epochs: Sequence[Epoch], most: int) -> list[Epoch]:
+def thin(epochs: Sequence[T], most: int) -> list[T]:
     """At most ``most`` epochs, evenly spaced, the first and the last among them."""
     if len(epochs) <= most:
         return list(epochs)
@@ -150,7 +160,7 @@ def _paint(
     lower.set_ylim(*limits)
     for run in course.runs:
         found = [epoch for epoch in run if metric in epoch.metric]
-        drawn = _thin(found, _POINTS)
+        drawn = thin(found, _POINTS)
         lower.plot(
             [epoch.epoch for epoch in drawn],
             [epoch.metric[metric] for epoch in drawn],
@@ -184,7 +194,7 @@ def _paint_losses(axes: Axes, course: Course, look: Mapping[str, tuple[str, obje
     values: list[float] = []
     for run in course.runs:
         for term, (color, dashes) in look.items():
-            line = _thin([epoch for epoch in run if term in epoch.losses], _POINTS)
+            line = thin([epoch for epoch in run if term in epoch.losses], _POINTS)
             if line:
                 losses = [epoch.losses[term] for epoch in line]
                 width = 1.8 if len(course.runs) == 1 else 1.1

@@ -70,8 +70,8 @@ def comparison_lines(comparison: Json) -> list[list[list[str]]]:
 
     Returns:
         columns: the row's name, the metrics as mean ± spread with the letters of significance, share of the gap
-            closed, tail recall, overlap with the teacher, seconds an epoch, epochs, seconds of training in all,
-            and of validation. A dash stands for what does not exist.
+            closed, tail recall, popularity lift, overlap with the teacher, seconds an epoch, epochs, seconds of
+            training in all, and of validation. A dash stands for what does not exist.
     """
     return [_text_table(found, comparison) for found in comparison["evaluations"].values()]
 
@@ -139,12 +139,12 @@ def letters_of(found: Json, metric: str) -> dict[str, str]:
 
 
 def _metrics(found: Json) -> list[str]:
-    """The columns: those asked for, tail recall and overlap with the teacher."""
+    """The columns: those asked for, tail recall, popularity lift and overlap with the teacher."""
     known = list(dict.fromkeys(name for row in found["rows"].values() for name in row["metrics"]))
     tails = [name for name in known if name.startswith("tail_recall@")]
     overlaps = [name for name in known if name.startswith("overlap@")]
     tail = f"tail_recall@{found['metrics'][-1].partition('@')[2]}"
-    extra = [tail] if tail in tails else tails[-1:]
+    extra = [*([tail] if tail in tails else tails[-1:]), "popularity_lift"]
     extra += ["overlap@10"] if "overlap@10" in overlaps else overlaps[-1:]
     return [name for name in dict.fromkeys([*found["metrics"], *extra]) if name in known]
 
@@ -248,4 +248,6 @@ def _cost_grid(comparison: Json) -> Grid:
         cells.append(Cell(numbers.count(cost["parameters"]["mean"])))
         rows.append(Row(name, comparison["roles"].get(name, ""), "", cells))
     remarks = ["Means over the runs of a row; an epoch's seconds leave out validation."]
+    if "ensemble" in comparison["roles"].values():
+        remarks.append("An ensemble took what its teachers took together, epochs and parameters included.")
     return Grid("What training took", columns, rows, (), remarks)

@@ -9,6 +9,8 @@ from recdistill.reporting import comparison, facts
 from recdistill.reporting.cells import Grid
 from recdistill.reporting.charts import Chart
 from recdistill.reporting.curves import Course, curve_charts, without_curve
+from recdistill.reporting.lessons import lesson_charts
+from recdistill.reporting.lift import lift_chart
 from recdistill.reporting.numbers import Missing
 from recdistill.reporting.overall import Overall, overall, read_comparison
 from recdistill.reporting.pages import fill
@@ -18,6 +20,7 @@ from recdistill.reporting.results import Evaluation
 from recdistill.reporting.runs import Collection, Directory, read_history, read_metrics
 from recdistill.reporting.scatter import accuracy_charts
 from recdistill.reporting.story import ABSENT, Story, cast, tell
+from recdistill.reporting.teachers import Ensemble, ensembles_of, teacher_charts
 from recdistill.reporting.users import users_table
 
 DEFAULT_TITLE = "Distillation report"
@@ -39,6 +42,7 @@ class Section:
     users: Grid | Missing
     accuracy: Sequence[Chart]
     popularity: Chart | None
+    lift: Chart | None
     protocol: Sequence[facts.Fact]
 
 
@@ -62,11 +66,12 @@ def render(collection: Collection, title: str | None = None) -> str:
         )
         for directory in collection.evaluations
     ]
+    ensembles = ensembles_of(collection)
     sections = [
-        _section(f"evaluation-{place}", directory, evaluation, collection.find(evaluation.data))
+        _section(f"evaluation-{place}", directory, evaluation, collection.find(evaluation.data), ensembles)
         for place, (directory, evaluation) in enumerate(evaluations, start=1)
     ]
-    courses = _courses(collection, [evaluation for _, evaluation in evaluations])
+    courses = _courses(collection, [evaluation for _, evaluation in evaluations], ensembles)
     together = _together(collection)
     return fill(
         "page.html",
@@ -76,14 +81,23 @@ def render(collection: Collection, title: str | None = None) -> str:
         sections=sections,
         curves=curve_charts("curve", courses),
         uncurved=without_curve(courses),
+        teachers=teacher_charts("teachers", ensembles, courses),
+        lessons=lesson_charts("lessons", courses),
         steps=facts.steps(collection),
         environment=facts.environment(),
     )
 
 
-def _section(slug: str, directory: Directory, evaluation: Evaluation, data: Directory | None) -> Section:
+def _section(
+    slug: str,
+    directory: Directory,
+    evaluation: Evaluation,
+    data: Directory | None,
+    ensembles: Sequence[Ensemble],
+) -> Section:
     named = directory.manifest.options.get("alone")
-    roles = cast(evaluation, None if named is None else str(named))
+    taught = {model for one in ensembles for model in one.models if model}
+    roles = cast(evaluation, None if named is None else str(named), frozenset(taught))
     primary = evaluation.primary
     others = [name for name in evaluation.metrics if name != primary]
     return Section(
@@ -99,6 +113,7 @@ def _section(slug: str, directory: Directory, evaluation: Evaluation, data: Dire
         users=users_table(directory.path / "per_user.parquet", evaluation, roles),
         accuracy=accuracy_charts(slug, evaluation),
         popularity=popularity_chart(f"{slug}-popularity", evaluation),
+        lift=lift_chart(f"{slug}-lift", evaluation, roles),
         protocol=facts.protocol(evaluation, data),
     )
 
@@ -122,18 +137,35 @@ def _main_story(sections: Sequence[Section], courses: Sequence[Course]) -> Story
     )
 
 
-def _courses(collection: Collection, evaluations: Sequence[Evaluation]) -> list[Course]:
+def _courses(
+    collection: Collection, evaluations: Sequence[Evaluation], ensembles: Sequence[Ensemble]
+) -> list[Course]:
     """The training of every model, the seeds of one together, those evaluated first."""
     by_hash = {directory.manifest.hash: directory for directory in collection.models}
     courses: list[Course] = []
     for entry in (entry for evaluation in evaluations for entry in evaluation.entries):
         found = [by_hash.pop(member.hash) for member in entry.members if member.hash in by_hash]
         if found:
-            courses.append(_course(entry.name, found))
-    return courses + [_course(directory.name, [directory]) for directory in by_hash.values()]
+            courses.append(_course(entry.name, found, ensembles))
+    return courses + [_course(directory.name, [directory], ensembles) for directory in by_hash.values()]
 
 
-def _course(name: str, directories: Sequence[Directory]) -> Course:
-    best = directories[0].manifest.summary.get("best_epoch") if len(directories) == 1 else None
-    runs = tuple(read_history(directory.path) for directory in directories)
-    return Course(name, runs, int(best) if isinstance(best, int) else None)
+def _course(name: str, directories: Sequence[Directory], ensembles: Sequence[Ensemble]) -> Course:
+    manifests = [directory.manifest for directory in directories]
+    best = manifests[0].summary.get("best_epoch") if len(directories) == 1 else None
+    knowledge = tuple(dict.fromkeys(m.inputs["knowledge"] for m in manifests if "knowledge" in m.inputs))
+    training = [manifest.options.get("training") or {} for manifest in manifests]
+    return Course(
+        name=name,
+        runs=tuple(read_history(directory.path) for directory in directories),
+        best_epoch=int(best) if isinstance(best, int) else None,
+        hashes=tuple(manifest.hash for manifest in manifests),
+        knowledge=knowledge,
+        last_states={
+            teacher: len(epochs) - 1
+            for one in ensembles
+            if one.hash in knowledge
+            for teacher, epochs in zip(one.names, one.epochs, strict=True)
+        },
+        sampled=any(how.get("validate_negatives") is not None for how in training),
+    )

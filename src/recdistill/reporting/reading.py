@@ -70,14 +70,17 @@ def _evaluation(name: str, tree: Json) -> Evaluation:
 
 def _member(name: str, tree: Json, recall: Json) -> Member:
     kind = str(tree.get("kind", "model"))
+    options: Json = tree.get("options") or {}
     size = "stored knowledge has no weights" if kind == "knowledge" else _NO_REASON
+    if kind == "knowledge" and options.get("ensemble"):
+        size = "an ensemble's size is that of its teachers, and not all of theirs are known"
     timings = tree.get("latency_ms") or ()
     return Member(
         name=name,
         path=str(tree.get("path", "")),
         hash=str(tree.get("hash", "")),
         kind=kind,
-        options=tree.get("options") or {},
+        options=options,
         seed=tree.get("seed"),
         teacher=tree.get("teacher"),
         metrics={metric: _estimate(value) for metric, value in tree["metrics"].items()},

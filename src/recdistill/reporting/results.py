@@ -77,6 +77,11 @@ class Member:
     group_recall: Mapping[str, tuple[Known, ...]]
 
     @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers that an ensemble was made from; empty for anything else."""
+        return tuple(str(name) for name in self.options.get("ensemble") or ()) if self.kind != "model" else ()
+
+    @property
     def distilled(self) -> bool:
         """Whether it learned from a teacher."""
         return bool(self.options.get("distill"))
@@ -114,6 +119,10 @@ class Entry:
         """The latency of requests of ``batch`` users, averaged over the members."""
         found = [one for member in self.members for one in member.latencies if one.batch == batch]
         if not found:
+            if self.first.teachers:
+                return Missing(
+                    "an ensemble's latency is that of its teachers, and not all of theirs are known"
+                )
             stored = self.first.kind == "knowledge"
             return Missing("stored knowledge serves no requests" if stored else "latency was not measured")
         size = len(found)

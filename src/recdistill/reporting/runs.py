@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ class Directory:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of ``history.jsonl``: the mean loss, its terms, the validation metrics if any."""
+    """A line of ``history.jsonl``: the mean loss, its terms, the validation metrics and the methods' facts if any."""
 
     epoch: int
     loss: float | None
@@ -32,6 +32,7 @@ class Epoch:
     metric: Mapping[str, float]
     rows_per_second: float | None
     seconds: float | None
+    facts: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _epoch(path: Path, number: int, line: str) -> Epoch:
             metric=_numbers(tree.get("metric")),
             rows_per_second=_number(tree.get("rows_per_second")),
             seconds=_number(tree.get("seconds")),
+            facts={method: _numbers(facts) for method, facts in (tree.get("facts") or {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(

@@ -55,8 +55,8 @@ def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
             (entry.name, latency if isinstance(latency, Missing) else latency.p50, entry.value(metric))
         )
     return [
-        _scatter(f"{slug}-size", metric, Axis("parameters", numbers.count, numbers.count), sizes, look),
-        _scatter(
+        scatter(f"{slug}-size", metric, Axis("parameters", numbers.count, numbers.count), sizes, look),
+        scatter(
             f"{slug}-latency",
             metric,
             Axis("milliseconds for one user (median)", numbers.milliseconds, lambda value: f"{value:g}"),
@@ -66,13 +66,22 @@ def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
     ]
 
 
-def _scatter(
+def scatter(
     slug: str,
     metric: str,
     axis: Axis,
     rows: Sequence[tuple[str, float | Missing, Estimate | Missing]],
     look: Mapping[str, Style],
 ) -> Chart:
+    """A metric with its intervals against something else, a point a model.
+
+    Args:
+        slug: unique on the page.
+        metric: along y.
+        axis: along x, logarithmic.
+        rows: of each model its name, its place along x and the metric.
+        look: of each model by name.
+    """
     name = numbers.metric_name(metric)
     title = f"{name} against {axis.name}"
     points, notes = [], []

@@ -21,15 +21,26 @@ class Cast:
     Attributes:
         students: what is measured by a teacher, best first.
         teacher, alone: those of the best student, or why there is none.
+        members: hashes of the models that ensembles were made from.
     """
 
     students: tuple[Entry, ...]
     teacher: Entry | Missing
     alone: Entry | Missing
+    members: frozenset[str] = frozenset()
+
+    @property
+    def whose(self) -> str:
+        """What the best student's teacher is called: ``teacher`` or ``ensemble``."""
+        return (
+            "teacher" if isinstance(self.teacher, Missing) or not self.teacher.first.teachers else "ensemble"
+        )
 
     def role(self, entry: Entry) -> str:
         """One or two words for the table, or none."""
-        if entry is self.teacher:
+        if entry.first.teachers:
+            return "ensemble"
+        if entry is self.teacher or self.members & {member.hash for member in entry.members}:
             return "teacher"
         if entry is self.alone:
             return "trained alone"
@@ -54,8 +65,16 @@ class Story:
     tiles: Sequence[Tile]
 
 
-def cast(evaluation: Evaluation, named_alone: str | None = None) -> Cast:
-    """Find the students, the best one's teacher, and the same model without distillation."""
+def cast(
+    evaluation: Evaluation, named_alone: str | None = None, members: frozenset[str] = frozenset()
+) -> Cast:
+    """Find the students, the best one's teacher, and the same model without distillation.
+
+    Args:
+        evaluation: what was evaluated.
+        named_alone: the model without distillation, where the caller named one.
+        members: hashes of the models that ensembles were made from.
+    """
     metric = evaluation.primary
     students = sorted(
         (entry for entry in evaluation.entries if entry.gap_closed),
@@ -63,13 +82,14 @@ def cast(evaluation: Evaluation, named_alone: str | None = None) -> Cast:
     )
     if not students:
         none = Missing("no distilled model was evaluated")
-        return Cast((), none, none)
+        return Cast((), none, none, members)
     best = students[0]
     teacher = evaluation.entry(best.first.teacher) if best.first.teacher else None
     return Cast(
         tuple(students),
         Missing("its teacher was not evaluated with it") if teacher is None else teacher,
         _alone(evaluation, best, named_alone),
+        members,
     )
 
 
@@ -137,15 +157,16 @@ def _headline(evaluation: Evaluation, roles: Cast, student: Entry) -> str:
         return f"{who} reaches {name} {numbers.metric(mine.mean)}; {roles.teacher.reason}."
     theirs = roles.teacher.value(metric)
     if isinstance(theirs, Missing) or theirs.mean <= 0:
-        return f"{who} reaches {name} {numbers.metric(mine.mean)}; its teacher's is unknown or zero."
+        return f"{who} reaches {name} {numbers.metric(mine.mean)}; its {roles.whose}'s is unknown or zero."
     share = mine.mean / theirs.mean
     verb = "keeps" if share < 1 else "reaches"
     size = _ratio(student.first.parameters, roles.teacher.first.parameters)
     small = "" if isinstance(size, Missing) else f" with {numbers.percent(size)} of its parameters"
-    return f"{who} {verb} {numbers.percent(share)} of the teacher's {name}{small}{_closed(student, metric)}."
+    closed = _closed(student, metric, roles.whose)
+    return f"{who} {verb} {numbers.percent(share)} of the {roles.whose}'s {name}{small}{closed}."
 
 
-def _closed(student: Entry, metric: str) -> str:
+def _closed(student: Entry, metric: str, whose: str) -> str:
     gap = student.gap(metric)
     if isinstance(gap, Missing):
         return ""
@@ -153,9 +174,9 @@ def _closed(student: Entry, metric: str) -> str:
     if gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high:
         return f"; distillation closed no measurable part of the gap ({share}, an interval around zero)"
     if gap.mean < 0:
-        return f"; distillation widened the gap to the teacher ({share} closed)"
+        return f"; distillation widened the gap to the {whose} ({share} closed)"
     if gap.mean > 1:
-        return f"; distillation closed the whole gap to the teacher and more ({share})"
+        return f"; distillation closed the whole gap to the {whose} and more ({share})"
     return f"; distillation closed {share} of the gap"
 
 
@@ -189,34 +210,36 @@ def _tiles(evaluation: Evaluation, roles: Cast, student: Entry) -> list[Tile]:
     metric = evaluation.primary
     name = numbers.metric_name(metric)
     gap = student.gap(metric)
-    tiles = [_kept(student, roles.teacher, metric), _gap_tile(gap)]
+    tiles = [_kept(student, roles, metric), _gap_tile(gap)]
     teacher = roles.teacher
     if isinstance(teacher, Missing):
         return [Tile(f"of the teacher's {name}", ABSENT, teacher.reason), *tiles[1:]]
+    label = f"of the {roles.whose}'s parameters"
     size = _ratio(student.first.parameters, teacher.first.parameters)
     sizes = [student.first.parameters, teacher.first.parameters]
     tiles.append(
-        Tile("of the teacher's parameters", ABSENT, size.reason)
+        Tile(label, ABSENT, size.reason)
         if isinstance(size, Missing)
         else Tile(
-            "of the teacher's parameters",
+            label,
             numbers.percent(size),
             " against ".join(numbers.count(one) for one in sizes if not isinstance(one, Missing)),
         )
     )
-    tiles.append(_speed(student, teacher))
+    tiles.append(_speed(student, teacher, roles.whose))
     return tiles
 
 
-def _kept(student: Entry, teacher: Entry | Missing, metric: str) -> Tile:
-    label = f"of the teacher's {numbers.metric_name(metric)}"
+def _kept(student: Entry, roles: Cast, metric: str) -> Tile:
+    teacher, whose = roles.teacher, roles.whose
+    label = f"of the {whose}'s {numbers.metric_name(metric)}"
     if isinstance(teacher, Missing):
         return Tile(label, ABSENT, teacher.reason)
     mine, theirs = student.value(metric), teacher.value(metric)
     if isinstance(mine, Missing):
         return Tile(label, ABSENT, mine.reason)
     if isinstance(theirs, Missing) or theirs.mean <= 0:
-        return Tile(label, ABSENT, "the teacher's is unknown or zero")
+        return Tile(label, ABSENT, f"the {whose}'s is unknown or zero")
     detail = f"{numbers.metric(mine.mean)} against {numbers.metric(theirs.mean)}"
     return Tile(label, numbers.percent(mine.mean / theirs.mean), detail)
 
@@ -233,8 +256,8 @@ def _gap_tile(gap: Estimate | Missing) -> Tile:
     return Tile(label, numbers.percent(gap.mean), detail)
 
 
-def _speed(student: Entry, teacher: Entry) -> Tile:
-    label = "the teacher's speed, one user at a time"
+def _speed(student: Entry, teacher: Entry, whose: str) -> Tile:
+    label = f"the {whose}'s speed, one user at a time"
     mine, theirs = student.latency(1), teacher.latency(1)
     if isinstance(mine, Missing) or isinstance(theirs, Missing):
         reason = mine.reason if isinstance(mine, Missing) else f"of the teacher: {theirs.reason}"  # pyright: ignore
