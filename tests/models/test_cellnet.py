@@ -52,7 +52,7 @@ def test_the_equation_by_hand() -> None:
     model = built(model_of(), tiny_sequences(), scale=5.0).eval()
     assert isinstance(model, CellNet)
     items = torch.tensor([3, 1, 3])
-    x = 2.0 * model.item_table[items] + model.position_table[[2, 1, 0]]  # √4 = 2
+    x = 2.0 * model.item_table[items] + model.position_table[[2, 1, 1]]  # √4 = 2
     places = Places(items[None])
     found = model.encode(places)
     torch.testing.assert_close(found.embeddings, x)

@@ -45,7 +45,7 @@ def test_the_equation_by_hand(norm: Any) -> None:
     assert isinstance(model, SASRec)
     block: Any = model.blocks[0]
     items = torch.tensor([3, 1, 3])
-    x = 2.0 * model.item_table[items] + model.position_table[[2, 1, 0]]  # √4 = 2
+    x = 2.0 * model.item_table[items] + model.position_table[[2, 1, 1]]  # √4 = 2
     first, second = block.norm_attention, block.norm_forward
 
     def attention(queries: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -104,3 +104,19 @@ def test_methods_read_a_student_that_is_a_sequence_model() -> None:
     check_distiller(
         lambda: RRD(num_interesting=3, depth=8, weight=1.0), student=lambda: model_of(dropout=0.0)
     )
+
+
+@pytest.mark.parametrize("positions", ["end", "start"])
+def test_the_positions_that_answers_are_read_at_are_trained(positions: Any) -> None:
+    sequences = tiny_sequences()
+    model = built(model_of(positions=positions, dropout=0.0, max_length=5), sequences)
+    assert isinstance(model, SASRec)
+    state = model.state(None)
+    state.scores(torch.arange(sequences.num_users)).sum().backward()
+    read = model.position_table.grad.abs().sum(dim=1) > 0
+    model.zero_grad()
+    for batch in model.batches(sequences, 1000, torch.Generator().manual_seed(0)):
+        model.loss(model.state(batch), batch).backward()
+    trained = model.position_table.grad.abs().sum(dim=1) > 0
+    assert read.any()
+    assert not (read & ~trained).any()

@@ -123,6 +123,11 @@ class CellNet(SequenceModel):
 
 
 def embedded(model: SequenceModel, positions: Tensor, places: Places) -> Tensor:
-    """√d · e + p of the items, with dropout in training, shape ``(N, dim)``."""
-    vectors = model.dim**0.5 * rows_of(model.item_table, places.items) + positions[places.from_end]
+    """√d · e + p of the items, with dropout in training, shape ``(N, dim)``.
+
+    A window's newest item has no target, and all answers are read there: it has its neighbour's position.
+    """
+    vectors = (
+        model.dim**0.5 * rows_of(model.item_table, places.items) + positions[places.from_end.clamp(min=1)]
+    )
     return F.dropout(vectors, float(model.options["dropout"]), model.training)

@@ -109,7 +109,9 @@ class SASRec(SequenceModel):
         self.last_norm = nn.Identity() if self.norm == "post" else nn.LayerNorm(self.dim)
 
     def encode(self, places: Places) -> Encoded:
-        order = places.from_end if self.positions == "end" else places.slots
+        # A window's newest item has no target, and all answers are read there: it has its neighbour's position.
+        from_start = places.slots.clamp(max=self.max_length - 2)
+        order = places.from_end.clamp(min=1) if self.positions == "end" else from_start
         vectors = self.dim**0.5 * rows_of(self.item_table, places.items)
         x = embeddings = self._drop(vectors + self.position_table[order])
         hidden: list[Tensor] = []
