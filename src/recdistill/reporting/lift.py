@@ -37,7 +37,9 @@ def lift_chart(slug: str, evaluation: Evaluation, roles: Cast) -> Chart | None:
         ],
         styles([entry.name for entry in evaluation.entries]),
     )
-    note = "A lift of 1: the recommended items are as popular as those that users took; more: more popular."
+    note = (
+        "A lift of 1: the recommended items are as popular as those that users took; above 1: more popular."
+    )
     return replace(
         chart, table=_table(chart.title, evaluation, roles, tail, recall), notes=[note, *chart.notes]
     )
