@@ -101,7 +101,7 @@ def test_the_teacher_of_a_published_search_has_its_size() -> None:
     model = NextItNet(dim=256, groups=8, gated=True, head="untied", max_length=300)
     model.build(tiny_sequences(), torch.Generator().manual_seed(0))
     tables = 2 * 14 * 256 + 14  # 14 items come in, 14 go out, and their bias
-    assert model.num_parameters() - tables == 6_316_048
+    assert model.num_layer_parameters() == model.num_parameters() - tables == 6_316_048
     assert model.lookback == 241
 
 

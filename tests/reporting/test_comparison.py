@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,6 @@ def test_paired_tests_name_the_better_one(tree: dict[str, Any]) -> None:
 
 
 def test_seeds_have_a_spread_and_each_its_row(tmp_path: Path) -> None:
-    import json
 
     root = make_seeds(tmp_path)
     evaluation = read(json.loads((root / "evaluation" / "metrics.json").read_text()))
@@ -138,3 +138,31 @@ def test_seeds_have_a_spread_and_each_its_row(tmp_path: Path) -> None:
 
 def test_single_models_have_no_seeds_table(tree: dict[str, Any]) -> None:
     assert comparison.seeds_table(read(tree)) is None
+
+
+def test_encoding_and_parameters_in_layers_where_there_are_any(tree: dict[str, Any]) -> None:
+    for name, layers in (("teacher", 3_216), ("student", 130_000), ("popularity", 0)):
+        tree["models"][name]["layer_parameters"] = layers
+    tree["models"]["student"]["latency_ms"][0].update(encoding=0.123, encoding_p99=0.2)
+    assert column(main_table(tree), "Parameters") == {
+        "teacher": ("1.32\u202fM", "3,216 in layers"),
+        "student": ("66,000", "130\u202fk in layers"),
+        "alone": ("66,000",),
+        "popularity": ("2,400",),
+    }
+    assert any(remark.startswith("In layers:") for remark in main_table(tree).remarks)
+    parts = comparison.latency_table(read(tree))
+    assert parts is not None
+    assert column(parts, "Encoding histories")["student, 1 user"] == ("0.123", "p99 0.200")
+    assert column(parts, "Encoding histories")["teacher, 1 user"] == ("n/a",)
+    assert any("read" in note and "histories" in note for note in parts.notes)
+
+
+def test_sizes_are_means_over_seeds(tmp_path: Path) -> None:
+    path = make_seeds(tmp_path) / "evaluation" / "metrics.json"
+    tree = json.loads(path.read_text())
+    for place, model in enumerate(tree["models"].values()):
+        model |= {"parameters": 1000 + 10 * place, "layer_parameters": 100 * place, "bytes": 4000}
+    (row,) = main_table(tree).rows
+    assert row.cells[[*main_table(tree).columns].index("Parameters")].text == "1,010"
+    assert row.cells[[*main_table(tree).columns].index("Parameters")].detail == ("100 in layers",)

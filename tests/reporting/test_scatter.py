@@ -72,3 +72,14 @@ def test_nothing_to_draw_is_no_error(tree: dict[str, Any]) -> None:
     speed = charts_of(tree)[1]
     assert speed.svg is None
     assert len(speed.notes) == 4
+
+
+def test_parameters_without_embeddings_have_a_chart_where_any_are_known(tree: dict[str, Any]) -> None:
+    assert len(charts_of(tree)) == 2
+    tree["models"]["teacher"]["layer_parameters"] = 3_216
+    tree["models"]["popularity"]["layer_parameters"] = 0
+    _, layers, _ = charts_of(tree)
+    assert layers.title == "NDCG@10 against parameters without embeddings"
+    assert [row[:2] for row in layers.table.rows] == [("teacher", "3,216")]
+    assert "alone is not shown: its parameters without embeddings are not known." in layers.notes
+    assert any(note.startswith("popularity is not shown: a logarithmic axis") for note in layers.notes)

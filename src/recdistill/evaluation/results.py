@@ -44,6 +44,7 @@ class Evaluated:
         parameters: numbers it stores; of an ensemble, its teachers together; None for other knowledge.
         bytes: size of its weights file, likewise.
         latency: timings, or None.
+        layer_parameters: numbers beside its embeddings; of models alone.
     """
 
     member: Member
@@ -52,6 +53,7 @@ class Evaluated:
     parameters: int | None = None
     bytes: int | None = None
     latency: list[Latency] | None = None
+    layer_parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def _describe(model: Evaluated, teachers: Mapping[str, Member | None], bootstrap
         "num_users": num_users,
         "metrics": metric_summaries(outcome.values, bootstrap) | totals,
         "parameters": model.parameters,
+        "layer_parameters": model.layer_parameters,
         "bytes": model.bytes,
         "latency_ms": model.latency,
     }

@@ -366,6 +366,15 @@ class Recommender(nn.Module):
         """Numbers that the model stores (parameters and persistent buffers)."""
         return sum(value.numel() for value in self.state_dict().values())
 
+    def num_layer_parameters(self) -> int:
+        """Of these numbers, those of no single user, item or position: a model without its embeddings."""
+        rows = {self.num_users, self.num_items, self.num_users + self.num_items}
+        return sum(
+            value.numel()
+            for name, value in self.state_dict().items()
+            if not name.endswith("table") and not (value.ndim and len(value) in rows)
+        )
+
     def parameter(self, name: str) -> Tensor:
         """A parameter by name, for code that is generic over models."""
         return cast(Tensor, self.get_parameter(name))

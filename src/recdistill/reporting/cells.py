@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from recdistill.reporting import numbers
 from recdistill.reporting.numbers import Known, Missing
-from recdistill.reporting.results import Estimate, Latency
+from recdistill.reporting.results import Entry, Estimate, Latency
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,14 @@ def gap(value: Estimate | Missing, notes: Notes) -> Cell:
 def known(value: Known, write: Callable[[float], str], notes: Notes) -> Cell:
     """A number, as ``write`` writes it."""
     return notes.cell(value) if isinstance(value, Missing) else Cell(write(value))
+
+
+def parameters(entry: Entry, notes: Notes) -> Cell:
+    """How many numbers a model stores; under it, how many beside its embeddings."""
+    own = entry.layer_parameters
+    if isinstance(entry.parameters, Missing) or isinstance(own, Missing) or own == 0:
+        return known(entry.parameters, numbers.count, notes)
+    return Cell(numbers.count(entry.parameters), (f"{numbers.count(own)} in layers",))
 
 
 def latency(value: Latency | Missing, notes: Notes) -> Cell:

@@ -46,9 +46,17 @@ def comparison(evaluation: Evaluation, roles: Cast) -> Grid:
         "Mean over users ± half of its 95 % interval, and the interval (bootstrap over users).",
         *_verdict_remark(evaluation),
         "Milliseconds from external user ids to the external ids of the top 10: the median, and p99.",
+        *_layers_remark(evaluation),
         *ensemble_remark(evaluation),
     ]
     return Grid("Models compared", [name for name, _ in columns], rows, notes.reasons, remarks)
+
+
+def _layers_remark(evaluation: Evaluation) -> list[str]:
+    """What is counted as layers; empty where no model has any."""
+    if not any(isinstance(own := one.layer_parameters, float) and own for one in evaluation.entries):
+        return []
+    return ["In layers: without embeddings of users, items and positions, and biases of items."]
 
 
 def ensemble_remark(evaluation: Evaluation) -> list[str]:
@@ -84,8 +92,8 @@ def _accuracy_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:
 
 def _cost_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:
     columns: list[Column] = [
-        ("Parameters", lambda entry: cells.known(entry.first.parameters, numbers.count, notes)),
-        ("Weights file", lambda entry: cells.known(entry.first.bytes, numbers.size, notes)),
+        ("Parameters", lambda entry: cells.parameters(entry, notes)),
+        ("Weights file", lambda entry: cells.known(entry.bytes, numbers.size, notes)),
     ]
     for batch in _batches(evaluation) or [1]:
         name = f"ms, {_users(batch)}"
@@ -131,29 +139,45 @@ def all_metrics(evaluation: Evaluation) -> Grid:
 def latency_table(evaluation: Evaluation) -> Grid | None:
     """Latencies in parts, a row a model and batch size; None where none was measured."""
     notes = Notes()
-    rows = [
-        Row(f"{entry.name}, {_users(batch)}", "", "", _latency_cells(entry.latency(batch), notes))
-        for entry in ranked(evaluation)
-        for batch in _batches(evaluation)
-    ]
     members = [member for entry in evaluation.entries for member in entry.members]
     threads = {one.threads for member in members for one in member.latencies if one.threads}
     remarks = ["Medians, and the 99th percentile under them; lists are the whole request minus the scoring."]
     if threads:
         remarks.append(f"Threads: {' or '.join(str(one) for one in sorted(threads))}.")
-    columns = ("Whole request", "Scoring all items", "Building the lists")
+    encoders = any(one.encoding is not None for member in members for one in member.latencies)
+    parts = _LATENCY_PARTS if encoders else _LATENCY_PARTS[1:]
+    if encoders:
+        remarks[0] += " Sequence models encode histories apart from scoring."
+    columns = ("Whole request", *(title for _, title, _ in parts))
+    rows = [
+        Row(f"{entry.name}, {_users(batch)}", "", "", _latency_cells(entry.latency(batch), parts, notes))
+        for entry in ranked(evaluation)
+        for batch in _batches(evaluation)
+    ]
     return (
         Grid("Milliseconds a request, after warm-up", columns, rows, notes.reasons, remarks) if rows else None
     )
 
 
-def _latency_cells(value: Latency | Missing, notes: Notes) -> list[Cell]:
+_APART = "scoring and listing were not timed apart"
+_LATENCY_PARTS = (
+    ("encoding", "Encoding histories", "it reads no histories, or their encoding was not timed apart"),
+    ("scoring", "Scoring all items", _APART),
+    ("lists", "Building the lists", _APART),
+)
+"""Parts of a latency: the attribute, the heading, why there is none."""
+
+
+def _latency_cells(
+    value: Latency | Missing, parts: Sequence[tuple[str, str, str]], notes: Notes
+) -> list[Cell]:
     if isinstance(value, Missing):
-        return [notes.cell(value)] * 3
+        return [notes.cell(value)] * (1 + len(parts))
     found = [cells.latency(value, notes)]
-    for median, slow in ((value.scoring, value.scoring_p99), (value.lists, value.lists_p99)):
+    for name, _, reason in parts:
+        median, slow = getattr(value, name), getattr(value, f"{name}_p99")
         if median is None:
-            found.append(notes.cell(Missing("scoring and listing were not timed apart")))
+            found.append(notes.cell(Missing(reason)))
         else:
             detail = () if slow is None else (f"p99 {numbers.milliseconds(slow)}",)
             found.append(Cell(numbers.milliseconds(median), detail))

@@ -15,6 +15,7 @@ FORMAT = 1
 Json = Mapping[str, Any]
 
 _NO_REASON = "the evaluation recorded no value and no reason"
+_PARTS = ("scoring", "scoring_p99", "lists", "lists_p99", "threads", "encoding", "encoding_p99")
 _Z95 = 1.96  # standard errors from a normal mean to the ends of its 95 % interval
 
 
@@ -86,6 +87,9 @@ def _member(name: str, tree: Json, recall: Json) -> Member:
         metrics={metric: _estimate(value) for metric, value in tree["metrics"].items()},
         parameters=_known(tree.get("parameters"), size),
         bytes=_known(tree.get("bytes"), size),
+        layer_parameters=_known(
+            tree.get("layer_parameters"), "its parameters without embeddings are not known"
+        ),
         latencies=tuple(_latency(one) for one in ([timings] if isinstance(timings, Mapping) else timings)),
         group_recall={metric: tuple(_recall(one) for one in values) for metric, values in recall.items()},
     )
@@ -134,7 +138,7 @@ def _estimate(tree: Json) -> Estimate | Missing:
 
 
 def _latency(tree: Json) -> Latency:
-    parts = {name: tree.get(name) for name in ("scoring", "scoring_p99", "lists", "lists_p99", "threads")}
+    parts = {name: tree.get(name) for name in _PARTS}
     return Latency(int(tree["batch"]), float(tree["p50"]), float(tree["p99"]), **parts)
 
 

@@ -46,6 +46,8 @@ class Latency:
     lists: float | None = None
     lists_p99: float | None = None
     threads: int | None = None
+    encoding: float | None = None
+    encoding_p99: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Member:
         seed: its seed, or None.
         metrics: its own values, by metric.
         parameters, bytes: its size, or why there is none.
+        layer_parameters: its size without embeddings, likewise.
         latencies: by batch size; empty where none was measured.
         group_recall: recall by popularity group, least popular first, by metric.
     """
@@ -75,6 +78,7 @@ class Member:
     bytes: Known
     latencies: tuple[Latency, ...]
     group_recall: Mapping[str, tuple[Known, ...]]
+    layer_parameters: Known
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -98,8 +102,23 @@ class Entry:
 
     @property
     def first(self) -> Member:
-        """The member that stands for what all share: class, options, size."""
+        """The member that stands for what all share: class and options."""
         return self.members[0]
+
+    @property
+    def parameters(self) -> Known:
+        """Numbers stored, averaged over the members: searched ones differ in shape."""
+        return _known_average(tuple(member.parameters for member in self.members))
+
+    @property
+    def layer_parameters(self) -> Known:
+        """Numbers beside embeddings, averaged over the members."""
+        return _known_average(tuple(member.layer_parameters for member in self.members))
+
+    @property
+    def bytes(self) -> Known:
+        """Size of the weights file, averaged over the members."""
+        return _known_average(tuple(member.bytes for member in self.members))
 
     def value(self, metric: str) -> Estimate | Missing:
         """The metric, or why there is none."""
@@ -135,6 +154,8 @@ class Entry:
             _average([one.lists for one in found]),
             _average([one.lists_p99 for one in found]),
             found[0].threads,
+            _average([one.encoding for one in found]),
+            _average([one.encoding_p99 for one in found]),
         )
 
     def group_recall(self, metric: str) -> tuple[Known, ...]:

@@ -44,18 +44,24 @@ class Axis:
 
 
 def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
-    """The leading metric against parameters, and against the median latency for one user."""
+    """The leading metric against parameters, those in layers alone if any, and the median latency for one user."""
     look = styles([entry.name for entry in evaluation.entries])
     metric = evaluation.primary
-    sizes = [(entry.name, entry.first.parameters, entry.value(metric)) for entry in evaluation.entries]
+    sizes = [(entry.name, entry.parameters, entry.value(metric)) for entry in evaluation.entries]
     speeds: list[tuple[str, float | Missing, Estimate | Missing]] = []
     for entry in evaluation.entries:
         latency = entry.latency(1)
         speeds.append(
             (entry.name, latency if isinstance(latency, Missing) else latency.p50, entry.value(metric))
         )
+    inner = [(entry.name, entry.layer_parameters, entry.value(metric)) for entry in evaluation.entries]
+    layered = any(not isinstance(size, Missing) and size > 0 for _, size, _ in inner)
+    axes = [("size", "parameters", sizes), ("layers", "parameters without embeddings", inner)]
     return [
-        scatter(f"{slug}-size", metric, Axis("parameters", numbers.count, numbers.count), sizes, look),
+        *(
+            scatter(f"{slug}-{name}", metric, Axis(title, numbers.count, numbers.count), rows, look)
+            for name, title, rows in (axes if layered else axes[:1])
+        ),
         scatter(
             f"{slug}-latency",
             metric,

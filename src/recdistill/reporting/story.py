@@ -160,7 +160,7 @@ def _headline(evaluation: Evaluation, roles: Cast, student: Entry) -> str:
         return f"{who} reaches {name} {numbers.metric(mine.mean)}; its {roles.whose}'s is unknown or zero."
     share = mine.mean / theirs.mean
     verb = "keeps" if share < 1 else "reaches"
-    size = _ratio(student.first.parameters, roles.teacher.first.parameters)
+    size = _ratio(student.parameters, roles.teacher.parameters)
     small = "" if isinstance(size, Missing) else f" with {numbers.percent(size)} of its parameters"
     closed = _closed(student, metric, roles.whose)
     return f"{who} {verb} {numbers.percent(share)} of the {roles.whose}'s {name}{small}{closed}."
@@ -215,8 +215,8 @@ def _tiles(evaluation: Evaluation, roles: Cast, student: Entry) -> list[Tile]:
     if isinstance(teacher, Missing):
         return [Tile(f"of the teacher's {name}", ABSENT, teacher.reason), *tiles[1:]]
     label = f"of the {roles.whose}'s parameters"
-    size = _ratio(student.first.parameters, teacher.first.parameters)
-    sizes = [student.first.parameters, teacher.first.parameters]
+    size = _ratio(student.parameters, teacher.parameters)
+    sizes = [student.parameters, teacher.parameters]
     tiles.append(
         Tile(label, ABSENT, size.reason)
         if isinstance(size, Missing)

@@ -308,7 +308,8 @@ def _evaluated(
     if model is None:
         return Evaluated(member, outcome, compared)
     size = (member.path / WEIGHTS).stat().st_size
-    return Evaluated(member, outcome, compared, model.num_parameters(), size, timed)
+    sizes = model.num_parameters(), size, timed, model.num_layer_parameters()
+    return Evaluated(member, outcome, compared, *sizes)
 
 
 def _header(
