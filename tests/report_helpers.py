@@ -255,3 +255,114 @@ def make_seeds(root: Path, seeds: int = 3) -> Path:
     metrics = header(data) | {"models": models, "groups": {"student": group}, "tests": []}
     write_evaluation(root / "evaluation", metrics, {"data": data} | hashes)
     return root
+
+
+OPERATIONS = ("conv3", "max3", "skip", "none")
+
+
+def search_epochs(
+    epochs: int, nodes: Sequence[Sequence[str]], cells: int, most_cells: int, budget: bool = False
+) -> list[dict[str, Any]]:
+    """The history of a search that comes to favour one operation an edge and one number of cells."""
+    lines: list[dict[str, Any]] = []
+    for epoch in range(1, epochs + 1):
+        sure = 0.25 + 0.68 * (epoch - 1) / max(epochs - 1, 1)
+        rest = (1 - sure) / (len(OPERATIONS) - 1)
+        entropy = -sure * math.log(sure) - (1 - sure) * math.log(rest)
+        facts: dict[str, float] = {"temperature": 0.9**epoch, "entropy": entropy}
+        facts |= {"price megabytes": 0.1 * epoch} if budget else {}
+        facts |= {
+            f"cells {n}": (0.6 if n == cells else 0.4 / (most_cells - 1)) for n in range(1, most_cells + 1)
+        }
+        for node, names in enumerate(nodes, start=1):
+            for source, taken in enumerate(names):
+                facts |= {
+                    f"{node}<{source or 'input'} {name}": sure if name == taken else rest
+                    for name in OPERATIONS
+                }
+        losses = {"supernet": 3 / epoch, "adarec": 1 / epoch, "cost-term": 0.1}
+        lines.append(
+            {
+                "epoch": epoch, "loss": sum(losses.values()), "losses": losses, "seconds": 2.0,
+                "metric": {"ndcg@10": 0.1},
+                "facts": {"adarec": flow_facts(most_cells, 2), "cost-term": facts},
+            }
+        )  # fmt: skip
+    return lines
+
+
+def flow_facts(student: int, teacher: int) -> dict[str, float]:
+    """A plan that moves all of the teacher's layers to the student's first."""
+    found = {f"student {n}": 1 / student for n in range(1, student + 1)}
+    found |= {f"teacher {n}": 1 / teacher for n in range(1, teacher + 1)}
+    return found | {
+        f"flow {i}>{j}": 1 / teacher if i == 1 else 0.0
+        for i in range(1, student + 1)
+        for j in range(1, teacher + 1)
+    }
+
+
+def make_search(
+    out: Path,
+    inputs: Mapping[str, str],
+    *,
+    nodes: Sequence[Sequence[str]] = (("conv3",), ("skip", "max3")),
+    cells: int = 2,
+    variant: str = "searched",
+    seed: int = 0,
+    epochs: int = 5,
+    budget: bool = False,
+) -> str:
+    """A searched student's directory; a random one has no history of a search."""
+    options: dict[str, Any] = {
+        "model": {"name": "cellnet", "dim": 4, "max_length": 10},
+        "training": {"epochs": 3},
+        "search": {"cells": 3, "latency_batch": 1, "max_latency_ms": None, "max_megabytes": 0.5 if budget else None},
+        "distill": [{"method": "adarec"}],
+        "variant": variant,
+    }  # fmt: skip
+    takes = {"megabytes": 0.0042} | ({"latency_ms": 0.31} if budget else {})
+    found: dict[str, Any] = {
+        "architecture": {"nodes": [list(one) for one in nodes]},
+        "cells": cells,
+        "takes": takes,
+    }
+    with step(out, kind="model", options=options, seed=seed, inputs=inputs) as job:
+        folder = job.work / "search"
+        folder.mkdir()
+        if variant != "random":
+            found |= {"epochs": epochs, "best_epoch": epochs - 1, "seconds_per_epoch": 2.0}
+            lines = search_epochs(epochs, nodes, cells, 3, budget)
+            (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_json(folder / "architecture.json", found)
+        training = [_epoch(epoch, ("cellnet", "adarec"), 0.2, seed) for epoch in range(1, 4)]
+        for line in training:
+            line["facts"] = {"adarec": flow_facts(cells, 2)}
+        (job.work / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in training))
+        job.summary.update({"best_epoch": 2, "epochs": 3, "parameters": 1050})
+    return job.hash
+
+
+def make_scene(root: Path, source: str, **search: Any) -> Path:
+    """A run folder of one data set: data, a teacher, a searched student, an evaluation of both."""
+    with step(
+        root / "data", kind="data", options={"split": "leave-one-out"}, inputs={"source": source}
+    ) as job:
+        job.summary.update(
+            {"users": 1000, "items": NUM_ITEMS, "train": 80_000, "source": f"sets/{source}.csv"}
+        )
+    data = {"data": job.hash}
+    teacher = make_model(root / "teacher", data, dim=64, best=0.31, epochs=4, name="sasrec")
+    searched = make_search(root / "searched", data | {"live": teacher}, **search)
+    models = {
+        name: model_entry(
+            root / name, digest, metrics=metrics_of(mean, None), parameters=size, layer_parameters=size // 10,
+            bytes=4 * size, latency_ms=[one | {"encoding": 0.2, "encoding_p99": 0.3} for one in latency(speed)],
+        )
+        for name, digest, mean, size, speed in (
+            ("teacher", teacher, 0.3, 20_000, 1.5), ("searched", searched, 0.25, 1_050, 0.7),
+        )
+    }  # fmt: skip
+    metrics = header(job.hash) | {"models": models, "tests": []}
+    write_evaluation(root / "evaluation", metrics, data | {"teacher": teacher, "searched": searched})
+    return root

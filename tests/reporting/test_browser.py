@@ -15,7 +15,7 @@ import pytest
 
 from recdistill.reporting.page import render
 from recdistill.reporting.runs import collect
-from report_helpers import make_line
+from report_helpers import make_line, make_scene
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -139,3 +139,11 @@ def test_options_are_open_on_paper(browser: str, page: str, tmp_path: Path) -> N
     text = subprocess.run([reader, str(paper), "-"], capture_output=True, text=True, check=True).stdout
     assert "training.learning_rate = 0.001" in text
     assert "teacher is better" in text
+
+
+def test_pages_of_searches_are_as_quiet(visit: Visitor, tmp_path: Path) -> None:
+    runs = [make_scene(tmp_path / "one", "films", budget=True), make_scene(tmp_path / "two", "shops")]
+    seen = visit(render(collect(list(runs))))
+    assert seen.console == []
+    assert seen.requests == []
+    assert "What the searches found" in seen.text

@@ -166,3 +166,11 @@ def test_sizes_are_means_over_seeds(tmp_path: Path) -> None:
     (row,) = main_table(tree).rows
     assert row.cells[[*main_table(tree).columns].index("Parameters")].text == "1,010"
     assert row.cells[[*main_table(tree).columns].index("Parameters")].detail == ("100 in layers",)
+
+
+def test_searched_students_say_so(tree: dict[str, Any]) -> None:
+    model = {"name": "cellnet", "dim": 4}
+    options = {"model": model, "search": {}, "variant": "random", "distill": [{"method": "adarec"}]}
+    tree["models"]["student"]["options"] = options
+    told = {row.name: row.description for row in main_table(tree).rows}
+    assert told["student"] == "cellnet, dim 4, random; distilled with adarec"

@@ -17,7 +17,7 @@ from recdistill.artifacts import read_manifest
 from recdistill.errors import ArtifactError
 from recdistill.reporting.page import render
 from recdistill.reporting.runs import collect
-from report_helpers import make_line, make_model, make_seeds, write_evaluation
+from report_helpers import make_line, make_model, make_scene, make_seeds, write_evaluation
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -209,3 +209,62 @@ def test_a_damaged_evaluation_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is damaged or not ours") as caught:
         render(collect([tmp_path]))
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    make_scene(root / "one", "films", budget=True)
+    make_scene(root / "two", "shops", nodes=(("skip",),), cells=1)
+    return root
+
+
+def test_data_sets_are_told_apart(scenes: Path) -> None:
+    page = render(collect([scenes / "one", scenes / "two"]))
+    text = Reader(page).text
+    for part in (
+        "films: teacher ranks best of 2 models",
+        "How the models compare: films",
+        "Accuracy against size and speed: shops",
+        "Encoding histories",
+        "NDCG@10 against milliseconds of the encoder, 256 users",
+        "2,000 in layers",
+        "What the searches found",
+        "Cell of searched, films",
+        "Cell of searched, shops",
+        "Shares of the operations: searched, films",
+        "Flow between layers: searched, shops",
+        "teacher, films",
+        "teacher, shops",
+    ):
+        assert part in text, part
+    ids = Reader(page).values("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_searched_students_need_no_evaluation(scenes: Path) -> None:
+    text = Reader(render(collect([scenes / "one" / "searched", scenes / "two" / "searched"]))).text
+    assert "nothing was evaluated" in text
+    assert "Cell of searched, films" in text
+    alone = Reader(render(collect([scenes / "one" / "searched"]))).text
+    assert "Cell of searched" in alone
+    assert "films" not in alone.split("Options of every step")[0]
+
+
+def test_without_matplotlib_searches_are_tables(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    reader = Reader(render(collect([scenes / "one"])))
+    assert "svg" not in [tag for tag, _ in reader.tags]
+    for part in ("Operations of searched", "The search of searched", "Plans of searched"):
+        assert part in reader.text
+
+
+def test_pages_without_searches_have_no_place_for_them(page: str) -> None:
+    for part in (
+        "What the searches found",
+        "How the searches chose",
+        "Flow between",
+        "in layers",
+        "Encoding",
+    ):
+        assert part not in Reader(page).text

@@ -77,7 +77,9 @@ def test_the_student_is_like_any_other(root: Path, tmp_path: Path) -> None:
     result = rd.evaluate(root / "data", models, tmp_path / "evaluation", latency=False)
     assert set(result["models"]) == {"student", "teacher"}
     rd.extract(root / "data", tmp_path / "student", tmp_path / "knowledge", depth=5)
-    rd.report([tmp_path / "evaluation"], tmp_path / "report")
+    page = rd.report([tmp_path / "evaluation"], tmp_path / "report").read_text()
+    for part in ("Cell of student", "Shares of the operations: student", "Flow between layers: student"):
+        assert part in page
     before = (tmp_path / "student" / "manifest.json").stat().st_mtime_ns
     found_in(root, tmp_path / "student")
     assert (tmp_path / "student" / "manifest.json").stat().st_mtime_ns == before

@@ -27,6 +27,7 @@ def describe(member: Member) -> str:
     options = member.options.get("model") or {}
     facts = [str(options.get("name", "model"))]
     facts += [f"{name.replace('_', ' ')} {value}" for name, value in options.items() if name in _SHOWN]
+    facts += [str(member.options["variant"])] if "search" in member.options else []
     methods = [str(method.get("method", "?")) for method in member.options.get("distill") or ()]
     return ", ".join(facts) + (f"; distilled with {', '.join(methods)}" if methods else "")
 

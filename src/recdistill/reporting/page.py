@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recdistill.reporting import comparison, facts
 from recdistill.reporting.cells import Grid
 from recdistill.reporting.charts import Chart
+from recdistill.reporting.choices import choice_charts
 from recdistill.reporting.curves import Course, curve_charts, without_curve
+from recdistill.reporting.flows import flow_charts
+from recdistill.reporting.graphs import graph_charts
 from recdistill.reporting.lessons import lesson_charts
 from recdistill.reporting.lift import lift_chart
 from recdistill.reporting.numbers import Missing
@@ -19,6 +22,8 @@ from recdistill.reporting.reading import read_evaluation
 from recdistill.reporting.results import Evaluation
 from recdistill.reporting.runs import Collection, Directory, read_history, read_metrics
 from recdistill.reporting.scatter import accuracy_charts
+from recdistill.reporting.scenes import scene_names
+from recdistill.reporting.searches import found_table, groups_of
 from recdistill.reporting.story import ABSENT, Story, cast, tell
 from recdistill.reporting.teachers import Ensemble, ensembles_of, teacher_charts
 from recdistill.reporting.users import users_table
@@ -28,7 +33,7 @@ DEFAULT_TITLE = "Distillation report"
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says about one evaluation."""
+    """What the page says about one evaluation; its name is that of the data where each has others."""
 
     slug: str
     name: str
@@ -66,23 +71,32 @@ def render(collection: Collection, title: str | None = None) -> str:
         )
         for directory in collection.evaluations
     ]
-    ensembles = ensembles_of(collection)
+    ensembles, scenes = ensembles_of(collection), scene_names(collection)
+    names = [scenes.get(evaluation.data, evaluation.name) for _, evaluation in evaluations]
+    one_each = len(set(names)) == len(names)
+    if not one_each:
+        names = [evaluation.name for _, evaluation in evaluations]
     sections = [
-        _section(f"evaluation-{place}", directory, evaluation, collection.find(evaluation.data), ensembles)
-        for place, (directory, evaluation) in enumerate(evaluations, start=1)
+        _section(f"evaluation-{place}", name, directory, found, collection.find(found.data), ensembles)
+        for place, (name, (directory, found)) in enumerate(zip(names, evaluations, strict=True), start=1)
     ]
-    courses = _courses(collection, [evaluation for _, evaluation in evaluations], ensembles)
+    courses = _courses(collection, [evaluation for _, evaluation in evaluations], ensembles, scenes)
+    groups = groups_of(collection, courses, scenes)
     together = _together(collection)
     return fill(
         "page.html",
         title=title or DEFAULT_TITLE,
-        story=together[0].story if together else _main_story(sections, courses),
+        story=together[0].story if together else _main_story(sections, courses, one_each and len(names) > 1),
         together=together,
         sections=sections,
         curves=curve_charts("curve", courses),
         uncurved=without_curve(courses),
         teachers=teacher_charts("teachers", ensembles, courses),
         lessons=lesson_charts("lessons", courses),
+        flows=flow_charts("flows", courses, groups),
+        found=found_table(groups),
+        graphs=graph_charts("cell", groups),
+        choices=choice_charts("choice", groups),
         steps=facts.steps(collection),
         environment=facts.environment(),
     )
@@ -90,6 +104,7 @@ def render(collection: Collection, title: str | None = None) -> str:
 
 def _section(
     slug: str,
+    name: str,
     directory: Directory,
     evaluation: Evaluation,
     data: Directory | None,
@@ -102,7 +117,7 @@ def _section(
     others = [name for name in evaluation.metrics if name != primary]
     return Section(
         slug=slug,
-        name=evaluation.name,
+        name=name,
         story=tell(evaluation, roles),
         comparison=comparison.comparison(evaluation, roles),
         all_metrics=comparison.all_metrics(evaluation),
@@ -124,11 +139,16 @@ def _together(collection: Collection) -> list[Overall]:
     return [overall(read_comparison(one.path / "comparison.json")) for one in found]
 
 
-def _main_story(sections: Sequence[Section], courses: Sequence[Course]) -> Story:
-    """The first evaluation's story that has a figure to show, else the first one's."""
+def _main_story(sections: Sequence[Section], courses: Sequence[Course], scenes: bool) -> Story:
+    """The first story that has a figure to show, else the first; of several data sets with all headlines."""
     told = [section.story for section in sections]
     if told:
-        return next((story for story in told if any(tile.figure != ABSENT for tile in story.tiles)), told[0])
+        main = next((story for story in told if any(tile.figure != ABSENT for tile in story.tiles)), told[0])
+        if not scenes:
+            return main
+        others = [f"{one.name}: {one.story.headline}" for one in sections if one.story is not main]
+        name = next(one.name for one in sections if one.story is main)
+        return Story(f"{name}: {main.headline}", [*main.details, *others], main.tiles)
     models = "one model" if len(courses) == 1 else f"{len(courses)} models"
     return Story(
         f"How {models} learned; nothing was evaluated.",
@@ -138,16 +158,33 @@ def _main_story(sections: Sequence[Section], courses: Sequence[Course]) -> Story
 
 
 def _courses(
-    collection: Collection, evaluations: Sequence[Evaluation], ensembles: Sequence[Ensemble]
+    collection: Collection,
+    evaluations: Sequence[Evaluation],
+    ensembles: Sequence[Ensemble],
+    scenes: Mapping[str, str],
 ) -> list[Course]:
     """The training of every model, the seeds of one together, those evaluated first."""
     by_hash = {directory.manifest.hash: directory for directory in collection.models}
-    courses: list[Course] = []
+    found: list[tuple[str, list[Directory]]] = []
     for entry in (entry for evaluation in evaluations for entry in evaluation.entries):
-        found = [by_hash.pop(member.hash) for member in entry.members if member.hash in by_hash]
-        if found:
-            courses.append(_course(entry.name, found, ensembles))
-    return courses + [_course(directory.name, [directory], ensembles) for directory in by_hash.values()]
+        members = [by_hash.pop(member.hash) for member in entry.members if member.hash in by_hash]
+        if members:
+            found.append((entry.name, members))
+    found += [(directory.path.resolve().name, [directory]) for directory in by_hash.values()]
+    return [
+        _course(name, members, ensembles)
+        for name, (_, members) in zip(_distinct(found, scenes), found, strict=True)
+    ]
+
+
+def _distinct(found: Sequence[tuple[str, Sequence[Directory]]], scenes: Mapping[str, str]) -> list[str]:
+    """Names of models; those called the same have that of the data too, or else the directory's whole name."""
+    names = [name for name, _ in found]
+    of_scenes = [f"{name}, {scenes.get(one[0].manifest.inputs.get('data', ''), '')}" for name, one in found]
+    return [
+        name if names.count(name) == 1 else of_scene if of_scenes.count(of_scene) == 1 else members[0].name
+        for name, of_scene, (_, members) in zip(names, of_scenes, found, strict=True)
+    ]
 
 
 def _course(name: str, directories: Sequence[Directory], ensembles: Sequence[Ensemble]) -> Course:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from recdistill.reporting import numbers
 from recdistill.reporting.charts import Chart, Style, Table, draw, short, styles
 from recdistill.reporting.numbers import Missing
-from recdistill.reporting.results import Estimate, Evaluation
+from recdistill.reporting.results import Estimate, Evaluation, Latency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ class Axis:
 
 
 def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
-    """The leading metric against parameters, those in layers alone if any, and the median latency for one user."""
+    """The leading metric against parameters (also those in layers) and median latencies (also the encoder's)."""
     look = styles([entry.name for entry in evaluation.entries])
     metric = evaluation.primary
     sizes = [(entry.name, entry.parameters, entry.value(metric)) for entry in evaluation.entries]
@@ -57,7 +57,11 @@ def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
     inner = [(entry.name, entry.layer_parameters, entry.value(metric)) for entry in evaluation.entries]
     layered = any(not isinstance(size, Missing) and size > 0 for _, size, _ in inner)
     axes = [("size", "parameters", sizes), ("layers", "parameters without embeddings", inner)]
-    return [
+    batch = max((one.batch for entry in evaluation.entries for one in entry.first.latencies), default=1)
+    encoders = [
+        (entry.name, _encoding(entry.latency(batch)), entry.value(metric)) for entry in evaluation.entries
+    ]
+    charts = [
         *(
             scatter(f"{slug}-{name}", metric, Axis(title, numbers.count, numbers.count), rows, look)
             for name, title, rows in (axes if layered else axes[:1])
@@ -70,6 +74,18 @@ def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
             look,
         ),
     ]
+    if all(isinstance(time, Missing) for _, time, _ in encoders):
+        return charts
+    axis = Axis(
+        f"milliseconds of the encoder, {batch:,} users", numbers.milliseconds, lambda value: f"{value:g}"
+    )
+    return [*charts, scatter(f"{slug}-encoder", metric, axis, encoders, look)]
+
+
+def _encoding(latency: Latency | Missing) -> float | Missing:
+    if isinstance(latency, Missing):
+        return latency
+    return Missing("it encodes no histories") if latency.encoding is None else latency.encoding
 
 
 def scatter(
