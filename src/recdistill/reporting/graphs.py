@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_HEIGHT = 290
 _RISE = 1.0  # height of an edge that passes one node, in units of the axes
 _FALL = -0.5  # likewise of a line to the output, which passes below
 _KINDS = ("3", "3d2", "5", "5d2", "max3", "avg3")
@@ -51,7 +50,8 @@ def _chart(slug: str, group: Group) -> Chart:
         notes.append(f"{group.which}; {same}.")
     if "none" in search.architecture.edges:
         notes.append("Edges without an operation are left out.")
-    size = max(300, 40 + 62 * len(search.architecture.nodes)), _HEIGHT
+    nodes = len(search.architecture.nodes)
+    size = max(300, 60 + 62 * nodes), max(240, 100 + 63 * nodes)
     svg = draw(slug, f"{told}.", size, lambda figure: _paint(figure, search, lines[-1]))
     return Chart(slug, title, svg, _table(group.course.name, search), notes)
 
@@ -90,7 +90,7 @@ def _next(shares: Mapping[str, float], taken: str) -> str:
 
 
 def _paint(figure: Figure, search: Search, output: str) -> None:
-    upper, lower = figure.subplots(2, 1, height_ratios=(4, 1))
+    upper, lower = figure.subplots(2, 1, height_ratios=(max(3, len(search.architecture.nodes) + 1), 1))
     _paint_cell(upper, search, output)
     _paint_depth(lower, search)
 
@@ -126,7 +126,7 @@ def _paint_cell(axes: Axes, search: Search, output: str) -> None:
 
 def _paint_edge(axes: Axes, edge: Edge, operation: str, share: float | None) -> None:
     color, dashes = look(operation)
-    width = 1.2 if share is None else 0.8 + 2.2 * share
+    width = 1.2 if share is None else 0.8 + 1.7 * share
     top = _arc(axes, edge.source, edge.node, _RISE, color, width, dashes)
     where = (edge.source + edge.node) / 2, top
     if share is not None:
@@ -161,15 +161,15 @@ def _arc(axes: Axes, start: int, end: int, rise: float, color: str, width: float
 
     span = end - start
     top = rise * (span - 1 if rise > 0 else span)
-    gap = 0.17
+    gap = 0.2
     first, last = start + gap * (top == 0), end - gap * (top == 0)
     foot = 0.22 * (1 if top > 0 else -1) * (top != 0)
     bend = (4 * top - foot) / 3
     path = Path(
         [
             (first, foot),
-            (start + 0.22 * span, bend),
-            (end - 0.22 * span, bend),
+            (start + 0.08 * span, bend),
+            (end - 0.08 * span, bend),
             (last, foot),
         ],
         [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4],
