@@ -6,6 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # several test processes with several threads each wait for each other
+
 import pytest
 
 
