@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
-)  # several test processes with several threads each wait for each other
-
-import pytest
+)  # before torch: test processes of several threads wait for each other
 
 
 @pytest.fixture
