@@ -41,7 +41,7 @@ class TestStep:
         assert manifest.created.endswith("+00:00")
         assert beside(out) == set()
         with pytest.raises(ValueError, match="frozen"):
-            manifest.seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+            manifest.seed = 1
 
     def test_nothing_is_at_out_before_the_end(self, out: Path) -> None:
         with step(out, kind="data", options={}) as job:

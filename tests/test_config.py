@@ -114,7 +114,7 @@ class TestValidated:
         assert {key: Model(**options).options[key] for key in kept} == kept
 
     def test_hands_python_values_to_the_body(self) -> None:
-        model = Model(ratios=[0.5, 0.5], folder="a", rate=1)  # pyright: ignore[reportArgumentType]
+        model = Model(ratios=[0.5, 0.5], folder="a", rate=1)
         assert model.ratios == (0.5, 0.5)
         assert model.folder == Path("a")
         assert isinstance(model.rate, float)
@@ -150,19 +150,19 @@ class TestValidated:
         assert said in message(lambda: Model(**options))
 
     def test_long_values_are_cut(self) -> None:
-        assert len(message(lambda: Model(split="x" * 10_000))) < 300  # pyright: ignore[reportArgumentType]
+        assert len(message(lambda: Model(split="x" * 10_000))) < 300
 
     def test_what_is_no_option_passes_through(self) -> None:
         display = object()
-        model = Model(display=display)  # pyright: ignore[reportArgumentType]
+        model = Model(display=display)
         assert model.display is display
         assert "display" not in model.options
 
     def test_functions(self) -> None:
         assert prepare("a", seed=2) == ("a", "out", 2, (1.0,))
         assert prepare(source="a", out="b") == ("a", "b", 0, (1.0,))
-        assert message(lambda: prepare("a", seed="x")) == "prepare.seed: expected integer, found 'x'"  # pyright: ignore[reportArgumentType]
-        assert "did you mean seed?" in message(lambda: prepare("a", sed=1))  # pyright: ignore[reportCallIssue]
+        assert message(lambda: prepare("a", seed="x")) == "prepare.seed: expected integer, found 'x'"
+        assert "did you mean seed?" in message(lambda: prepare("a", sed=1))
 
     def test_signature_and_docs_stay(self) -> None:
         assert prepare.__name__ == "prepare"
@@ -176,15 +176,15 @@ class TestValidated:
                 super().__init__(weight=0.5)
 
         child = Child(extra=2)
-        assert child.options == {"extra": 2}  # pyright: ignore[reportAttributeAccessIssue]
+        assert child.options == {"extra": 2}
         assert child.weight == 0.5
-        assert message(lambda: Child(extra="x")).startswith("Child.extra:")  # pyright: ignore[reportArgumentType]
+        assert message(lambda: Child(extra="x")).startswith("Child.extra:")
 
     def test_inherited_constructor(self) -> None:
         class Same(Method):
             pass
 
-        assert Same(weight=1).options == {"weight": 1.0, "dim": 5}  # pyright: ignore[reportAttributeAccessIssue]
+        assert Same(weight=1).options == {"weight": 1.0, "dim": 5}
         assert config.option_names(Same) == ["weight", "dim"]
 
 

@@ -94,4 +94,4 @@ def test_wrong_options() -> None:
     with pytest.raises(OptionError, match="num_users"):
         synthetic(num_users=0)
     with pytest.raises(OptionError, match="did you mean num_items"):
-        synthetic(num_item=3)  # pyright: ignore
+        synthetic(num_item=3)

@@ -90,7 +90,7 @@ def test_a_student_that_ranks_as_the_teacher_has_no_loss() -> None:
 def test_draws_are_mis_ranked_in_the_teachers_order_and_on_one_side() -> None:
     method, _, _ = run(num_drawn=15)  # of lists of 20: not all can be filled
     users = torch.arange(40)
-    drawn = method._draw("item", users)  # pyright: ignore[reportPrivateUsage]
+    drawn = method._draw("item", users)
     lists, gaps = method.get_buffer("item_lists").long(), method.get_buffer("item_gaps")
     for user in users.tolist():
         listed = lists[user].tolist()
@@ -107,7 +107,7 @@ def test_draws_are_mis_ranked_in_the_teachers_order_and_on_one_side() -> None:
 def test_each_step_draws_anew() -> None:
     method, _, _ = run()
     users = torch.arange(40)
-    first, second = (method._draw("item", users) for _ in range(2))  # pyright: ignore[reportPrivateUsage]
+    first, second = (method._draw("item", users) for _ in range(2))
     assert not torch.equal(first, second)
 
 

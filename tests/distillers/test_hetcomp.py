@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from recdistill.training.loop import TrainingOptions, train
 
 SCORES = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 SMALL: dict[str, Any] = {"weight": 1.0, "depth": 6, "discrepancy_depth": 4}
+PLAIN = Aggregation()
 
 
 def lse(*scores: float) -> float:
@@ -75,8 +77,24 @@ def test_golden_fine_loss_with_several_items() -> None:
     assert float(padded) == pytest.approx(float(found))
 
 
+@dataclass
+class Teachers(TeacherKnowledge):
+    """A store of several teachers that is on no disk."""
+
+    several: tuple[Member, ...] = ()
+    how: Aggregation = PLAIN
+
+    def members(self, depth: int) -> tuple[Member, ...]:
+        return tuple(
+            member._replace(states=tuple(ids[:, :depth] for ids in member.states)) for member in self.several
+        )
+
+    def aggregation(self) -> Aggregation:
+        return self.how
+
+
 def teachers(
-    interactions: Interactions, states: tuple[int, ...] = (3, 1, 4), depth: int = 8
+    interactions: Interactions, states: tuple[int, ...] = (3, 1, 4), how: Aggregation = PLAIN
 ) -> TeacherKnowledge:
     """A store of one member for each number of states, its lists those of a model ever less perturbed."""
     members: list[Member] = []
@@ -90,17 +108,12 @@ def teachers(
         for state in range(count):
             noise = torch.randn(vectors.users.shape, generator=generator) * 0.5 * (count - 1 - state)
             perturbed = EmbeddingState(vectors.users + noise, vectors.items)
-            found.append(top_items(perturbed, everyone, depth, [interactions])[0].int())
+            found.append(top_items(perturbed, everyone, 8, [interactions])[0].int())
         observed = torch.randn(interactions.num_pairs, generator=generator)
         members.append(Member(f"teacher {number}", tuple(found), tuple(range(count)), observed))
     last = members[0].states[-1]
-    knowledge = TeacherKnowledge(interactions, None, {"top_items": Lists(last, last.float())}, observed)
-    knowledge.members = (
-        lambda depth=depth: tuple(  # type: ignore[method-assign]
-            m._replace(states=tuple(ids[:, :depth] for ids in m.states)) for m in members
-        )
-    )
-    return knowledge
+    lists = {"top_items": Lists(last, last.float())}
+    return Teachers(interactions, None, lists, observed, several=tuple(members), how=how)
 
 
 class Run:
@@ -244,9 +257,10 @@ def test_patience_moves_what_the_gate_does_not() -> None:
 
 
 def test_the_gate_of_the_released_code_opens_for_all_where_ours_does_not() -> None:
-    released = {"floor": 0.0, "patience": 0, "worse_passes": True}
-    for options, all_move in ((released, True), ({"patience": 0}, False)):
-        run = Run(HetComp(**SMALL, refresh=1, **options))  # type: ignore[arg-type]
+    released: dict[str, Any] = {"floor": 0.0, "patience": 0, "worse_passes": True}
+    ours: dict[str, Any] = {"patience": 0}
+    for options, all_move in ((released, True), (ours, False)):
+        run = Run(HetComp(**SMALL, refresh=1, **options))
         run.epochs(100, 101)  # the student stands still: D_last = D
         taught = run.interactions.user_counts > 0
         assert bool((run.pointers[taught][:, [0, 2]] == 1).all()) == all_move
@@ -304,6 +318,7 @@ def test_random_order_ends_with_the_final_states() -> None:
         ("patience", 2),
         ("threshold", 1e9),
         ("decay", 0.5),
+        ("floor", 1.1),
         ("worse_passes", True),
         ("gain", "student"),
         ("discrepancy_depth", 2),
@@ -328,7 +343,7 @@ def test_every_option_changes_something(option: str, value: Any) -> None:
     assert found[0] != found[1]
 
 
-def test_fine_weight_floor_and_overall_epochs_change_something() -> None:
+def test_the_fine_weight_multiplies_the_fine_loss() -> None:
     fine = [float(Run(HetComp(**SMALL, transfer="fine", fine_weight=w)).loss().detach()) for w in (0.5, 1.0)]
     assert fine[1] == pytest.approx(2 * fine[0])
 
@@ -464,16 +479,15 @@ def test_resume_within_an_epoch_and_across_refreshes(
 def test_the_normaliser_leaves_out_what_the_phase_ranks() -> None:
     run = Run(HetComp(**SMALL, construction="final", overall_epochs=1))
     users = torch.arange(30)
-    wide = run.method._excluded(users)  # pyright: ignore[reportPrivateUsage]
+    wide = run.method._excluded(users)
     run.epochs(1)
-    narrow = run.method._excluded(users)  # pyright: ignore[reportPrivateUsage]
+    narrow = run.method._excluded(users)
     assert isinstance(wide, ops.Rows)
     assert int((wide.indptr.diff() - narrow.indptr.diff()).max()) == 3
     state = run.student.state()
     assert bool((log_normaliser(state, users, narrow) >= log_normaliser(state, users, wide)).all())
 
 
-PLAIN = Aggregation()
 ENSEMBLES = [
     Aggregation(temperature=3.0),
     Aggregation(weights=(1.0, 4.0, 0.5)),
@@ -486,9 +500,7 @@ ENSEMBLES = [
 def run_of(how: Aggregation, method: HetComp) -> Run:
     """A run whose teachers were put together in a way of their own."""
     run = Run(method)
-    knowledge = teachers(run.interactions)
-    knowledge.aggregation = lambda: how  # type: ignore[method-assign]
-    run.objective = Objective([method], knowledge, base_weight=0.0)
+    run.objective = Objective([method], teachers(run.interactions, how=how), base_weight=0.0)
     run.objective.setup(run.student, run.interactions, 100, torch.Generator().manual_seed(3), CPU)
     run.objective.start_epoch(0)
     return run

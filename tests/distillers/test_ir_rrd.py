@@ -84,7 +84,7 @@ def test_a_step_takes_a_fixed_number_of_the_batchs_items() -> None:
     method, _, _ = run()
     batch = batch_of(INTERACTIONS, 10)
     drawn = method.get_buffer("items")[batch.users]
-    first, second = (method._choose(batch) for _ in range(2))  # pyright: ignore[reportPrivateUsage]
+    first, second = (method._choose(batch) for _ in range(2))
     assert len(first) == len(set(first.tolist())) == 10
     assert set(first.tolist()) <= set(drawn.flatten().tolist())
     assert set(first.tolist()) != set(second.tolist())
@@ -107,7 +107,7 @@ def test_items_without_a_list_are_left_out() -> None:
     empty[10:] = -1
     bare.lists["top_users"] = type(lists)(empty, lists.scores.masked_fill(empty < 0, -torch.inf))
     method, objective, _ = run(knowledge=bare)
-    chosen = method._choose(batch_of(INTERACTIONS))  # pyright: ignore[reportPrivateUsage]
+    chosen = method._choose(batch_of(INTERACTIONS))
     assert 0 < len(chosen) <= 10
     assert int(chosen.max()) < 10
     bare.lists["top_users"].ids.fill_(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -39,9 +41,9 @@ def test_requests_are_of_external_ids_and_bounded_in_time(monkeypatch: pytest.Mo
     )  # every call takes one second
     built = model()
 
-    def recommend(users: object, k: int) -> None:
-        asked.append((len(users), k))  # type: ignore[arg-type]
-        assert set(users) <= {f"u{n}" for n in range(20)}  # type: ignore[call-overload]
+    def recommend(users: Sequence[str], k: int) -> None:
+        asked.append((len(users), k))
+        assert set(users) <= {f"u{n}" for n in range(20)}
 
     monkeypatch.setattr(built, "recommend", recommend)
     (entry,) = measure(built, seconds=24.0, batches=(3,))
@@ -65,5 +67,5 @@ def test_models_without_vectors_are_scored_in_rows(monkeypatch: pytest.MonkeyPat
             sizes.append(len(users))
             return torch.zeros(len(users), 50)
 
-    latency._score(Dense(), torch.arange(5))  # type: ignore[arg-type]
+    latency._score(Dense(), torch.arange(5))
     assert sizes == [2, 2, 1]

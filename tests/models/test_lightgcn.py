@@ -43,7 +43,8 @@ def test_gradient_reaches_neighbours_as_the_dense_product_says() -> None:
     table = model.table.detach().clone().requires_grad_()
     mean = (table + adjacency @ table + adjacency @ (adjacency @ table)) / 3
     users, items = mean[: graph.num_users], mean[graph.num_users :]
-    ids = torch.cat([batch.positives[:, None], batch.negatives], dim=1)  # type: ignore[list-item]
+    assert batch.negatives is not None
+    ids = torch.cat([batch.positives[:, None], batch.negatives], dim=1)
     scores = (users[batch.row_users][:, None] * items[ids]).sum(-1)
     torch.nn.functional.softplus(scores[:, 1:] - scores[:, :1]).mean().backward()
     assert model.table.grad is not None

@@ -84,7 +84,7 @@ def test_the_whole_catalogue_is_scored_in_bounded_memory() -> None:
     state = model.frozen()
     with torch.no_grad(), largest_tensor() as watch:
         state.scores(torch.arange(40))
-    assert watch.elements <= max(neumf._TILE, 40 * 3000), watch.operation  # pyright: ignore[reportPrivateUsage]
+    assert watch.elements <= max(neumf._TILE, 40 * 3000), watch.operation
 
 
 def test_the_tower_narrows() -> None:

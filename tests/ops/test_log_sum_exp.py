@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def direct(rows: Tensor, items: Tensor, exclude: ops.Rows) -> Tensor:
 
 
 @BOTH
-def test_golden(function) -> None:  # type: ignore[no-untyped-def]
+def test_golden(function: Callable[..., Tensor]) -> None:
     # scores [1, .5, -.5, 0] without the first two: log(e^-.5 + e^0)
     rows, items = torch.ones(1, 1), torch.tensor([[1.0], [0.5], [-0.5], [0.0]])
     exclude = ops.Rows(torch.tensor([0, 2]), torch.tensor([0, 1], dtype=torch.int32))
@@ -45,8 +46,8 @@ def test_golden(function) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("num_rows", "num_items", "dim"), [(1, 1, 1), (7, 40, 3), (300, 2500, 6), (37, 5000, 21)]
 )
-def test_values_and_gradients_follow_the_equation(  # type: ignore[no-untyped-def]
-    function, scale: float, num_rows: int, num_items: int, dim: int
+def test_values_and_gradients_follow_the_equation(
+    function: Callable[..., Tensor], scale: float, num_rows: int, num_items: int, dim: int
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     tables = [torch.randn(n, dim, generator=generator) * scale for n in (num_rows, num_items)]
@@ -89,7 +90,7 @@ def test_blocks_of_the_catalogue_change_nothing() -> None:
 
 
 @BOTH
-def test_a_row_that_leaves_out_everything_has_no_gradient(function) -> None:  # type: ignore[no-untyped-def]
+def test_a_row_that_leaves_out_everything_has_no_gradient(function: Callable[..., Tensor]) -> None:
     rows, items = torch.ones(2, 1, requires_grad=True), torch.tensor([[1.0], [2.0]], requires_grad=True)
     exclude = ops.Rows(torch.tensor([0, 2, 3]), torch.tensor([0, 1, 1], dtype=torch.int32))
     found = function(rows, items, exclude)
@@ -103,7 +104,7 @@ def test_a_row_that_leaves_out_everything_has_no_gradient(function) -> None:  # 
 
 
 @BOTH
-def test_no_rows(function) -> None:  # type: ignore[no-untyped-def]
+def test_no_rows(function: Callable[..., Tensor]) -> None:
     rows, items = torch.empty(0, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     found = function(rows, items, ops.Rows(torch.zeros(1, dtype=torch.int64), torch.empty(0).int()))
     found.sum().backward()

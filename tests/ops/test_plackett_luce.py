@@ -1,8 +1,9 @@
-"""The relaxed Plackett-Luce loss: the spec's numbers, a direct formula in float64, and extremes."""
+"""The relaxed Plackett-Luce loss: worked numbers, a direct formula in float64, and extremes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -30,8 +31,12 @@ BOTH = pytest.mark.parametrize("function", [plackett_luce, plackett_luce_referen
     ],
 )
 def test_golden(
-    function, dtype: torch.dtype, first: list[float], second: list[float], expected: float
-) -> None:  # type: ignore[no-untyped-def]
+    function: Callable[..., Tensor],
+    dtype: torch.dtype,
+    first: list[float],
+    second: list[float],
+    expected: float,
+) -> None:
     lists = torch.tensor([first], dtype=dtype), torch.tensor([second], dtype=dtype)
     torch.testing.assert_close(function(*lists), torch.tensor([expected], dtype=dtype), rtol=1e-6, atol=1e-30)
 
@@ -46,8 +51,8 @@ def direct(first: Tensor, second: Tensor) -> Tensor:
 @pytest.mark.parametrize("scale", [1.0, 40.0, 200.0])
 @pytest.mark.parametrize(("width", "below"), [(1, 1), (7, 5), (30, 60), (1, 0), (4, 0), (0, 3)])
 @pytest.mark.parametrize("with_lengths", [True, False])
-def test_values_and_gradients_follow_the_equation(  # type: ignore[no-untyped-def]
-    function, scale: float, width: int, below: int, with_lengths: bool
+def test_values_and_gradients_follow_the_equation(
+    function: Callable[..., Tensor], scale: float, width: int, below: int, with_lengths: bool
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(9, size, generator=generator) * scale for size in (width, below))
@@ -83,7 +88,7 @@ def test_the_twin_has_the_right_gradient_in_float64() -> None:
 
 
 @BOTH
-def test_absent_scores_and_masked_tails_have_no_part(function) -> None:  # type: ignore[no-untyped-def]
+def test_absent_scores_and_masked_tails_have_no_part(function: Callable[..., Tensor]) -> None:
     nan, inf = math.nan, math.inf
     first = torch.tensor([[0.5, -0.5, nan], [0.5, -0.5, inf]], requires_grad=True)
     second = torch.tensor([[0.0, -inf, nan], [0.0, -inf, inf]], requires_grad=True)
@@ -100,7 +105,9 @@ def test_absent_scores_and_masked_tails_have_no_part(function) -> None:  # type:
 @BOTH
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_score_that_is_not_finite_shows_in_its_row_alone(function, bad: float, side: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_score_that_is_not_finite_shows_in_its_row_alone(
+    function: Callable[..., Tensor], bad: float, side: int
+) -> None:
     lists = [torch.zeros(2, 3), torch.zeros(2, 3)]
     lists[side][0, 1] = bad
     losses = function(*lists)
@@ -109,7 +116,7 @@ def test_a_score_that_is_not_finite_shows_in_its_row_alone(function, bad: float,
 
 
 @BOTH
-def test_an_impossible_item_on_the_list_costs_everything(function) -> None:  # type: ignore[no-untyped-def]
+def test_an_impossible_item_on_the_list_costs_everything(function: Callable[..., Tensor]) -> None:
     first = torch.tensor([[0.0, -math.inf], [-math.inf, 0.0]])
     assert torch.equal(function(first, torch.zeros(2, 1)), torch.full((2,), math.inf))
 

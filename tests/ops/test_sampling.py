@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @DRAW
 @pytest.mark.parametrize("replace", [True, False])
-def test_every_exclusion_set_of_seven_items(function, replace: bool) -> None:  # type: ignore[no-untyped-def]
+def test_every_exclusion_set_of_seven_items(function: Callable[..., Tensor], replace: bool) -> None:
     """All 128 users that can be: the draws are exactly the items left, each of them equally often."""
     sets = [set(chosen) for size in range(8) for chosen in itertools.combinations(range(7), size)]
     indptr = torch.tensor([0] + [len(s) for s in sets]).cumsum(0)
@@ -79,7 +80,7 @@ def test_a_large_catalogue_without_replacement() -> None:
 
 
 @DRAW
-def test_ordered_pairs_without_replacement_are_uniform(function) -> None:  # type: ignore[no-untyped-def]
+def test_ordered_pairs_without_replacement_are_uniform(function: Callable[..., Tensor]) -> None:
     drawn = function(INDPTR, ITEMS, 5, torch.full((6000,), 0), 2, seeded(3), False)
     counts = Counter(map(tuple, drawn.tolist()))
     assert set(counts) == set(itertools.permutations([0, 2, 4], 2))
@@ -87,14 +88,14 @@ def test_ordered_pairs_without_replacement_are_uniform(function) -> None:  # typ
 
 
 @DRAW
-def test_users_with_nothing_left_get_pads(function) -> None:  # type: ignore[no-untyped-def]
+def test_users_with_nothing_left_get_pads(function: Callable[..., Tensor]) -> None:
     users = torch.tensor([2, 3])
     assert function(INDPTR, ITEMS, 5, users, 3, seeded(), True).tolist() == [[-1] * 3, [2] * 3]
     assert function(INDPTR, ITEMS, 5, users, 3, seeded(), False).tolist() == [[-1] * 3, [2, -1, -1]]
 
 
 @DRAW
-def test_without_interactions_or_users(function) -> None:  # type: ignore[no-untyped-def]
+def test_without_interactions_or_users(function: Callable[..., Tensor]) -> None:
     empty = torch.zeros(3, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
     drawn = function(*empty, 4, torch.tensor([0, 1]), 4, seeded(), False)
     assert drawn.sort(dim=1).values.tolist() == [[0, 1, 2, 3]] * 2
@@ -119,8 +120,8 @@ def included(drawn: Tensor, length: int) -> Tensor:
     ("k", "expected"),
     [(40, {20: 0.984, 40: 0.449, 60: 0.076, 80: 0.0106}), (100, {80: 0.984, 100: 0.449, 150: 0.0039})],
 )
-def test_inclusion_probabilities_of_the_spec(function, k: int, expected: dict[int, float]) -> None:  # type: ignore[no-untyped-def]
-    """Exact figures for 500 positions and temperature 10; the spec counts positions from 1."""
+def test_inclusion_probabilities(function: Callable[..., Tensor], k: int, expected: dict[int, float]) -> None:
+    """Exact figures for 500 positions and temperature 10; positions count from 1."""
     rows = 20_000
     shares = included(function(torch.full((rows,), 500), k, 10.0, seeded(4)), 500)
     for position, chance in expected.items():
@@ -129,7 +130,7 @@ def test_inclusion_probabilities_of_the_spec(function, k: int, expected: dict[in
 
 
 @POSITIONS
-def test_one_draw_of_three_positions_follows_the_weights(function) -> None:  # type: ignore[no-untyped-def]
+def test_one_draw_of_three_positions_follows_the_weights(function: Callable[..., Tensor]) -> None:
     shares = included(function(torch.full((30_000,), 3), 1, 2.0, seeded(5)), 3)
     expected = torch.tensor([0.50648039, 0.30719589, 0.18632372]).double()
     assert ((shares - expected).abs() < 4 * (expected * (1 - expected) / 30_000).sqrt()).all()
@@ -148,13 +149,13 @@ def test_every_set_has_its_chance(
     monkeypatch.setattr("recdistill.ops.sampling._HEAD", head)
     rows, length = 40_000, 12
     weights = [math.exp(-p / temperature) for p in range(length)]
-    chances: Counter[tuple[int, ...]] = Counter()
+    chances: dict[tuple[int, ...], float] = defaultdict(float)
     for order in itertools.permutations(range(length), k):
         chance, left = 1.0, sum(weights)
         for position in order:
             chance *= weights[position] / left
             left -= weights[position]
-        chances[tuple(sorted(order))] += chance  # type: ignore[assignment]
+        chances[tuple(sorted(order))] += chance
     drawn = Counter(
         map(tuple, sample_positions(torch.full((rows,), length), k, temperature, seeded(6)).tolist())
     )
@@ -187,7 +188,7 @@ def exact_inclusion(length: int, k: int, temperature: float) -> Tensor:
 
 @POSITIONS
 @pytest.mark.parametrize("temperature", [1e-9, 0.01, 10.0, 1e9, math.inf])
-def test_short_lists_and_pads(function, temperature: float) -> None:  # type: ignore[no-untyped-def]
+def test_short_lists_and_pads(function: Callable[..., Tensor], temperature: float) -> None:
     lengths = torch.tensor([0, 1, 3, 4, 300])
     drawn = function(lengths, 4, temperature, seeded(8))
     assert drawn[:4].tolist() == [[-1] * 4, [0, -1, -1, -1], [0, 1, 2, -1], [0, 1, 2, 3]]
@@ -211,7 +212,7 @@ def test_the_generator_decides_and_threads_do_not() -> None:
 
 
 @POSITIONS
-def test_wrong_options_are_named(function) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_options_are_named(function: Callable[..., Tensor]) -> None:
     lengths = torch.tensor([3])
     for temperature in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="temperature must be above 0"):
@@ -222,17 +223,17 @@ def test_wrong_options_are_named(function) -> None:  # type: ignore[no-untyped-d
 
 @WEIGHTED
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_every_weighted_set_has_its_chance(function, k: int) -> None:  # type: ignore[no-untyped-def]
+def test_every_weighted_set_has_its_chance(function: Callable[..., Tensor], k: int) -> None:
     """Against the chance of each set of k entries, summed over its orders; entries 1 and 4 have no weight."""
     rows, weights = 40_000, [0.1, 0.0, 1.0, 0.5, -2.0, 0.9, 0.01]
-    chances: Counter[tuple[int, ...]] = Counter()
+    chances: dict[tuple[int, ...], float] = defaultdict(float)
     present = [place for place, weight in enumerate(weights) if weight > 0]
     for order in itertools.permutations(present, k):
         chance, left = 1.0, sum(weights[place] for place in present)
         for place in order:
             chance *= weights[place] / left
             left -= weights[place]
-        chances[tuple(sorted(order))] += chance  # type: ignore[assignment]
+        chances[tuple(sorted(order))] += chance
     drawn = function(torch.tensor(weights).expand(rows, -1), k, seeded(11))
     found = Counter(map(tuple, drawn.tolist()))
     assert set(found) <= set(chances)
@@ -241,7 +242,7 @@ def test_every_weighted_set_has_its_chance(function, k: int) -> None:  # type: i
 
 
 @WEIGHTED
-def test_rows_with_few_weights_give_them_all(function) -> None:  # type: ignore[no-untyped-def]
+def test_rows_with_few_weights_give_them_all(function: Callable[..., Tensor]) -> None:
     weights = torch.tensor([[0.0, 1e-30, 0.0, 3.0], [-1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     drawn = function(weights, 4, seeded())
     assert drawn.tolist() == [[1, 3, -1, -1], [-1] * 4, [0, 1, 2, 3]]
@@ -253,7 +254,7 @@ def test_rows_with_few_weights_give_them_all(function) -> None:  # type: ignore[
 
 
 @WEIGHTED
-def test_chosen_rows_and_negative_weights(function) -> None:  # type: ignore[no-untyped-def]
+def test_chosen_rows_and_negative_weights(function: Callable[..., Tensor]) -> None:
     weights = torch.tensor([[1.0, -1.0, 0.0, 2.0], [-3.0, 0.5, -1.0, 0.0]])
     rows = torch.tensor([1, 0, 1])
     assert function(weights, 3, seeded(), rows).tolist() == [[1, -1, -1], [0, 3, -1], [1, -1, -1]]

@@ -105,6 +105,6 @@ def test_large_spaces_keep_the_most_probable(monkeypatch: pytest.MonkeyPatch) ->
 def test_reaches_agree_with_the_architectures() -> None:
     names = ("conv3", "conv5d2", "avg3", "skip", "none")
     rows = torch.randint(5, (200, 6), generator=GENERATOR)
-    found = budget._reach(rows, names)  # pyright: ignore[reportPrivateUsage]
+    found = budget._reach(rows, names)
     expected = [Architecture.from_edges([names[int(k)] for k in row]).reach for row in rows]
     assert found.tolist() == expected

@@ -108,7 +108,7 @@ def test_rows_are_means_over_seeds_and_splits(made: tuple[dict[str, Any], Path, 
         table = pl.read_parquet(out / f"split-{split}" / "evaluation-full" / "per_user.parquet")
         own = table.filter(pl.col("model").is_in(["rrd-seed-0", "rrd-seed-1"]))
         users = own.group_by("user_id").agg(pl.col("ndcg@10").mean())  # a user's values over the seeds
-        means.append(float(users["ndcg@10"].mean()))  # pyright: ignore[reportArgumentType]
+        means.append(float(users["ndcg@10"].mean()))
     entry = combined["rows"]["rrd"]["metrics"]["ndcg@10"]
     assert entry["mean"] == pytest.approx(np.mean(means))
     assert entry["spread"] == pytest.approx(np.std(means, ddof=1))

@@ -152,7 +152,7 @@ def test_the_same_call_reuses_and_another_is_refused(line: Path, tmp_path: Path)
 )
 def test_every_option_changes_the_lists(line: Path, tmp_path: Path, options: dict[str, object]) -> None:
     plain = rd.ensemble(stores(line), tmp_path / "plain", data=line / "data").lists["top_items"]
-    found = rd.ensemble(stores(line), tmp_path / "other", data=line / "data", **options).lists["top_items"]  # pyright: ignore[reportArgumentType]
+    found = rd.ensemble(stores(line), tmp_path / "other", data=line / "data", **options).lists["top_items"]
     assert not torch.equal(plain.ids, found.ids)
 
 
@@ -194,7 +194,7 @@ def test_what_is_refused(line: Path, tmp_path: Path) -> None:
     ]
     for paths, options, message in cases:
         with pytest.raises((OptionError, ArtifactError), match=message):
-            rd.ensemble(paths, tmp_path / "refused", **options)  # pyright: ignore[reportArgumentType]
+            rd.ensemble(paths, tmp_path / "refused", **options)
     assert not (tmp_path / "refused").exists()
 
 
@@ -232,8 +232,8 @@ def test_methods_that_read_lists_learn_from_it_and_others_say_why_not(line: Path
 
 def test_hetcomp_puts_its_teachers_together_as_the_ensemble_does(line: Path, tmp_path: Path) -> None:
     data, options = Data.load(line / "data"), {"weights": (1.0, 3.0, 1.0), "consistency": 1.0, "debias": 3.0}
-    made = rd.ensemble(stores(line), tmp_path / "all", data=data, temperature=5.0, **options)  # pyright: ignore[reportArgumentType]
-    assert made.aggregation() == Aggregation(temperature=5.0, **options)  # type: ignore[arg-type]
+    made = rd.ensemble(stores(line), tmp_path / "all", data=data, temperature=5.0, **options)
+    assert made.aggregation() == Aggregation(temperature=5.0, **options)
     assert load_knowledge(line / "knowledge-bpr", data).aggregation() == Aggregation()
     method = HetComp(depth=20, construction="final")
     objective = Objective([method], made, base_weight=0.0)

@@ -79,7 +79,7 @@ class Stopping(Silent):
                     if next(steps, None) is None:
                         raise KeyboardInterrupt
 
-                stage.advance = advance  # pyright: ignore[reportAttributeAccessIssue]
+                stage.advance = advance
             yield stage
 
 

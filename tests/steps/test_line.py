@@ -345,6 +345,6 @@ def test_a_misspelt_metric_is_answered_with_the_nearest(line: Path) -> None:
 
 def test_a_class_and_a_list_of_no_length_are_refused(line: Path) -> None:
     with pytest.raises(OptionError, match=r"found the class BPR; call it: BPR\(\.\.\.\)"):
-        rd.train(line / "data", rd.models.BPR, line / "never", training=FAST)  # pyright: ignore[reportArgumentType]
+        rd.train(line / "data", rd.models.BPR, line / "never", training=FAST)
     with pytest.raises(OptionError, match=r"recommend\.k: expected an integer >= 1, found -1"):
         rd.load(line / "teacher").recommend(["u1"], k=-1)

@@ -98,7 +98,7 @@ def test_models_trained_by_steps_are_students(root: Path, name: str) -> None:
 def test_a_resumed_run_has_the_same_bits(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, training = {"name": name, **MODELS[name]}, {**FAST, "checkpoint_seconds": 0}
     whole = rd.train(root / "data", model, root / f"whole-{name}", training=training)
-    steps, step = 0, loop._Run._step  # pyright: ignore[reportPrivateUsage]
+    steps, step = 0, loop._Run._step
 
     def stops(run: Any, batch: Any) -> Any:
         nonlocal steps
@@ -108,7 +108,7 @@ def test_a_resumed_run_has_the_same_bits(root: Path, name: str, monkeypatch: pyt
         return step(run, batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "_step", stops)  # pyright: ignore[reportPrivateUsage]
+        patched.setattr(loop._Run, "_step", stops)
         with pytest.raises(KeyboardInterrupt):
             rd.train(root / "data", model, root / f"cut-{name}", training=training)
     resumed = rd.train(root / "data", model, root / f"cut-{name}", training=training, resume=True)

@@ -126,7 +126,7 @@ def test_what_is_left(made: Any, line: Path) -> None:
 
 
 def test_test_rows_are_never_opened(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Data._read  # pyright: ignore[reportPrivateUsage]
+    read = Data._read
     opened: list[str] = []
     monkeypatch.setattr(Data, "_read", lambda self, name: (opened.append(name), read(self, name))[1])
     rd.tune(file_of(line, tune={"trials": 1}), tmp_path / "out")

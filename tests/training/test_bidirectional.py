@@ -129,7 +129,7 @@ def test_no_slope_overflows() -> None:
 
 @pytest.mark.parametrize("direction", ["intended", "code"])
 def test_each_model_is_taught_what_it_ranks_too_low(direction: str) -> None:
-    method = BD(direction=direction, student_slope=0.2, teacher_slope=5.0, num_draws=30)  # pyright: ignore[reportArgumentType]
+    method = BD(direction=direction, student_slope=0.2, teacher_slope=5.0, num_draws=30)
     pair = set_up(method)
     method.start_epoch(0)
     interactions = tiny_interactions()

@@ -188,8 +188,8 @@ class Counting(RRD):
 
 def test_facts_of_methods_are_in_the_history(tmp_path: Path) -> None:
     knowledge = live(built(BPR(dim=6), pairs(), seed=8), pairs())
-    small = {"num_interesting": 3, "num_uninteresting": 4, "depth": 9}
-    methods = [RRD(**small), Counting(**small)]  # type: ignore[arg-type]
+    small: dict[str, Any] = {"num_interesting": 3, "num_uninteresting": 4, "depth": 9}
+    methods = [RRD(**small), Counting(**small)]
     train(BPR(dim=4), Objective(methods, knowledge), pairs(), options(epochs=2), work=tmp_path)
     first, second = (json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines())
     steps = -(-pairs().num_pairs // 64)
