@@ -18,18 +18,12 @@ from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import Places, SequenceBatch
 from recdistill.models.sequential import SequenceState
 from recdistill.testing import built, check_distiller, check_sequence_model, tiny_sequences
+from sequence_options import SHARED, Options, check_every_option
 
 DATA = tiny_sequences()
-OPTIONS: list[dict[str, Any]] = [
-    {},
+OWN: list[Options] = [
     {"heads": 1, "inner": 7, "blocks": 1},
     {"mask_share": 0.6, "last_share": 0.0, "dropout": 0.5},
-    {"head": "untied"},
-    {"samples": "windows", "max_length": 5},
-    {"samples": "prefix", "max_length": 6},
-    {"loss": "bce"},
-    {"loss": "gbce", "num_negatives": 3},
-    {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
 ]
 
 
@@ -48,8 +42,8 @@ def batch_of(model: BERT4Rec, size: int = 1000) -> ClozeBatch:
     return next(model.batches(DATA, size, torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_conforms(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [*SHARED, *OWN], ids=str)
+def test_conforms(options: Options) -> None:
     check_sequence_model(lambda: model_of(**options), causal=False)
 
 
@@ -189,23 +183,10 @@ def test_a_batch_made_for_another_model_has_its_newest_items_masked() -> None:
 
 
 def test_every_option_changes_something() -> None:
-    def losses(**options: Any) -> list[float]:
-        torch.manual_seed(0)
-        model = built(model_of(**options), DATA, scale=4.0).train()
-        batches = model.batches(DATA, 1000, torch.Generator().manual_seed(1))
-        return [float(model.loss(model.state(batch), batch).detach()) for batch in batches]
-
-    default = losses()
-    single: list[dict[str, Any]] = [
+    single: list[Options] = [
         {"blocks": 1}, {"heads": 1}, {"inner": 7}, {"dropout": 0.1}, {"mask_share": 0.5}, {"last_share": 0.1},
-        {"dim": 6}, {"max_length": 7}, {"init_std": 0.03},
     ]  # fmt: skip
-    for options in [*OPTIONS[1:], *single]:
-        assert losses(**options) != default, options
-    gbce: dict[str, Any] = {"loss": "gbce", "num_negatives": 3}
-    assert losses(**gbce, calibration=0.1) != losses(**gbce)
-    sampled: dict[str, Any] = {"loss": "sampled-softmax", "num_negatives": 5}
-    assert losses(**sampled, popularity=1.0) != losses(**sampled)
+    check_every_option(model_of, [*OWN, *single])
 
 
 def test_it_learns_what_follows() -> None:

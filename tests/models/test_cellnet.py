@@ -13,18 +13,12 @@ from recdistill.models.cells import Cell, Neighbours
 from recdistill.models.sequence_batches import Places
 from recdistill.models.sequential import SequenceState
 from recdistill.testing import built, check_sequence_model, tiny_sequences
+from sequence_options import SHARED, Options, check_every_option
 
-OPTIONS: list[dict[str, Any]] = [
-    {},
+OWN: list[Options] = [
     {"architecture": "conv3; max3, avg3; none, conv5d2, skip"},
     {"architecture": "skip", "cells": 3},
     {"cells": 1, "dropout": 0.5},
-    {"head": "untied"},
-    {"samples": "windows", "max_length": 5},
-    {"samples": "prefix", "max_length": 6},
-    {"loss": "bce"},
-    {"loss": "gbce", "num_negatives": 3},
-    {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
 ]
 
 
@@ -33,8 +27,8 @@ def model_of(**options: Any) -> CellNet:
     return CellNet(**chosen)
 
 
-@pytest.mark.parametrize("options", [o for o in OPTIONS if o.get("architecture") != "skip"], ids=str)
-def test_conforms(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [o for o in [*SHARED, *OWN] if o.get("architecture") != "skip"], ids=str)
+def test_conforms(options: Options) -> None:
     check_sequence_model(lambda: model_of(**options))
 
 
@@ -64,21 +58,7 @@ def test_the_equation_by_hand() -> None:
 
 
 def test_every_option_changes_something() -> None:
-    interactions = tiny_sequences()
-
-    def losses(**options: Any) -> list[float]:
-        torch.manual_seed(0)
-        model = built(model_of(**options), interactions, scale=4.0).train()
-        batches = model.batches(interactions, 1000, torch.Generator().manual_seed(1))
-        return [float(model.loss(model.state(batch), batch).detach()) for batch in batches]
-
-    default = losses()
-    for options in [*OPTIONS[1:], {"dim": 6}, {"max_length": 7}, {"init_std": 0.03}]:
-        assert losses(**options) != default, options
-    gbce: dict[str, Any] = {"loss": "gbce", "num_negatives": 3}
-    assert losses(**gbce, calibration=0.1) != losses(**gbce)
-    sampled: dict[str, Any] = {"loss": "sampled-softmax", "num_negatives": 5}
-    assert losses(**sampled, popularity=1.0) != losses(**sampled)
+    check_every_option(model_of, OWN)
 
 
 def test_users_are_read_from_as_few_items_as_the_convolutions_reach() -> None:

@@ -10,16 +10,10 @@ import torch
 from recdistill.models.gru4rec import GRU4Rec, time_major
 from recdistill.models.sequence_batches import Places
 from recdistill.testing import built, check_sequence_model, tiny_sequences
+from sequence_options import SHARED, Options, check_every_option
 
-OPTIONS: list[dict[str, Any]] = [
-    {},
+OWN: list[Options] = [
     {"layers": 2, "hidden": 5, "dropout": 0.5},
-    {"head": "untied"},
-    {"samples": "windows", "max_length": 5},
-    {"samples": "prefix", "max_length": 6},
-    {"loss": "bce"},
-    {"loss": "gbce", "num_negatives": 3},
-    {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
 ]
 
 
@@ -28,8 +22,8 @@ def model_of(**options: Any) -> GRU4Rec:
     return GRU4Rec(**chosen)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_conforms(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [*SHARED, *OWN], ids=str)
+def test_conforms(options: Options) -> None:
     check_sequence_model(lambda: model_of(**options))
 
 
@@ -66,21 +60,7 @@ def test_items_by_slot() -> None:
 
 
 def test_every_option_changes_something() -> None:
-    interactions = tiny_sequences()
-
-    def losses(**options: Any) -> list[float]:
-        torch.manual_seed(0)
-        model = built(model_of(**options), interactions, scale=4.0).train()
-        batches = model.batches(interactions, 1000, torch.Generator().manual_seed(1))
-        return [float(model.loss(model.state(batch), batch).detach()) for batch in batches]
-
-    default = losses()
-    single: list[dict[str, Any]] = [
-        {"layers": 2}, {"hidden": 5}, {"dropout": 0.0}, {"dim": 6}, {"max_length": 7}, {"init_std": 0.03},
+    single: list[Options] = [
+        {"layers": 2}, {"hidden": 5}, {"dropout": 0.0},
     ]  # fmt: skip
-    for options in [*OPTIONS[1:], *single]:
-        assert losses(**options) != default, options
-    gbce: dict[str, Any] = {"loss": "gbce", "num_negatives": 3}
-    assert losses(**gbce, calibration=0.1) != losses(**gbce)
-    sampled: dict[str, Any] = {"loss": "sampled-softmax", "num_negatives": 5}
-    assert losses(**sampled, popularity=1.0) != losses(**sampled)
+    check_every_option(model_of, [*OWN, *single])

@@ -12,17 +12,11 @@ from recdistill.errors import OptionError
 from recdistill.models.hstu import HSTU
 from recdistill.models.sequence_batches import Places
 from recdistill.testing import built, check_sequence_model, tiny_sequences
+from sequence_options import SHARED, Options, check_every_option
 
-OPTIONS: list[dict[str, Any]] = [
-    {},
+OWN: list[Options] = [
     {"temperature": None, "heads": 2},
     {"dropout": 0.5, "blocks": 1},
-    {"head": "untied"},
-    {"samples": "windows", "max_length": 5},
-    {"samples": "prefix", "max_length": 6},
-    {"loss": "bce"},
-    {"loss": "gbce", "num_negatives": 3},
-    {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
 ]
 
 
@@ -31,8 +25,8 @@ def model_of(**options: Any) -> HSTU:
     return HSTU(**chosen)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_conforms(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [*SHARED, *OWN], ids=str)
+def test_conforms(options: Options) -> None:
     check_sequence_model(lambda: model_of(**options))
 
 
@@ -76,25 +70,10 @@ def test_every_position_that_is_read_is_trained() -> None:
 
 
 def test_every_option_changes_something() -> None:
-    interactions = tiny_sequences()
-
-    def losses(**options: Any) -> list[float]:
-        torch.manual_seed(0)
-        model = built(model_of(**options), interactions, scale=4.0).train()
-        batches = model.batches(interactions, 1000, torch.Generator().manual_seed(1))
-        return [float(model.loss(model.state(batch), batch).detach()) for batch in batches]
-
-    default = losses()
-    single: list[dict[str, Any]] = [
+    single: list[Options] = [
         {"blocks": 1}, {"heads": 2}, {"dropout": 0.1}, {"temperature": 0.1}, {"temperature": None},
-        {"dim": 6}, {"max_length": 7}, {"init_std": 0.03},
     ]  # fmt: skip
-    for options in [*OPTIONS[1:], *single]:
-        assert losses(**options) != default, options
-    gbce: dict[str, Any] = {"loss": "gbce", "num_negatives": 3}
-    assert losses(**gbce, calibration=0.1) != losses(**gbce)
-    sampled: dict[str, Any] = {"loss": "sampled-softmax", "num_negatives": 5}
-    assert losses(**sampled, popularity=1.0) != losses(**sampled)
+    check_every_option(model_of, [*OWN, *single])
 
 
 def test_heads_must_divide_dim() -> None:

@@ -13,17 +13,12 @@ from recdistill.errors import DataError, OptionError
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import Places
 from recdistill.testing import built, check_distiller, check_sequence_model, tiny_interactions, tiny_sequences
+from sequence_options import SHARED, Options, check_every_option
 
-OPTIONS: list[dict[str, Any]] = [
-    {},
+OWN: list[Options] = [
     {"norm": "post", "activation": "gelu", "heads": 2},
     {"norm": "paper", "inner": 7, "positions": "start"},
-    {"head": "untied"},
-    {"samples": "windows", "max_length": 5},
-    {"samples": "prefix", "max_length": 6},
-    {"loss": "bce"},
     {"loss": "gbce", "num_negatives": 3, "head": "untied"},
-    {"loss": "sampled-softmax", "num_negatives": 5, "popularity": 0.5},
     {"dropout": 0.5, "blocks": 1},
     {"attention_dropout": 0.0},
 ]
@@ -34,8 +29,8 @@ def model_of(**options: Any) -> SASRec:
     return SASRec(**chosen)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_conforms(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [*SHARED, *OWN], ids=str)
+def test_conforms(options: Options) -> None:
     check_sequence_model(lambda: model_of(**options))
 
 
@@ -71,21 +66,7 @@ def test_the_equation_by_hand(norm: Any) -> None:
 
 
 def test_every_option_changes_something() -> None:
-    interactions = tiny_sequences()
-
-    def losses(**options: Any) -> list[float]:
-        torch.manual_seed(0)
-        model = built(model_of(**options), interactions, scale=4.0).train()
-        batches = model.batches(interactions, 1000, torch.Generator().manual_seed(1))
-        return [float(model.loss(model.state(batch), batch).detach()) for batch in batches]
-
-    default = losses()
-    for options in [*OPTIONS[1:], {"dim": 6}, {"max_length": 7}, {"init_std": 0.03}, {"dropout": 0.1}]:
-        assert losses(**options) != default, options
-    gbce = {"loss": "gbce", "num_negatives": 3}
-    assert losses(**gbce, calibration=0.1) != losses(**gbce)
-    sampled = {"loss": "sampled-softmax", "num_negatives": 5}
-    assert losses(**sampled, popularity=1.0) != losses(**sampled)
+    check_every_option(model_of, [*OWN, {"dropout": 0.1}])
 
 
 def test_heads_must_divide_dim() -> None:
