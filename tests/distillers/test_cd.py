@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from recdistill.distillers.base import Objective
+from method_cases import loss_of, set_up
 from recdistill.distillers.cd import (
     CD,
     geometric_positions,
@@ -17,10 +17,10 @@ from recdistill.distillers.cd import (
 )
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists
-from recdistill.knowledge.teacher import TeacherKnowledge, live
+from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.bpr import BPR
 from recdistill.models.ranking import top_items
-from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
+from recdistill.testing import built, check_distiller, tiny_interactions
 
 STUDENT = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 TEACHER = torch.tensor([[0.3, 2.0, 1.0, -1.0], [-0.5, 0.5, 1.5, 1.0]], dtype=torch.float64)
@@ -105,25 +105,6 @@ def test_conforms(guide: Any, law: Any) -> None:
     check_distiller(lambda: CD(guide=guide, law=law, num_sampled=3, depth=6, temperature=3.0))
 
 
-def set_up(method: CD, knowledge: TeacherKnowledge | None = None, epochs: int = 1) -> Objective:
-    interactions = tiny_interactions(40, 60, seed=3)
-    student = built(BPR(dim=3), interactions)
-    knowledge = knowledge or live(built(BPR(dim=5), interactions, seed=9), interactions)
-    objective = Objective([method], knowledge, base_weight=0.0)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    for epoch in range(epochs):
-        objective.start_epoch(epoch)
-    return objective
-
-
-def loss_of(**options: Any) -> float:
-    objective = set_up(CD(**options))
-    interactions = tiny_interactions(40, 60, seed=3)
-    student = built(BPR(dim=3), interactions)
-    (term,) = objective.terms(student, student.state(), batch_of(interactions)).values()
-    return float(term.detach())
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -140,7 +121,7 @@ def loss_of(**options: Any) -> float:
 )
 def test_every_option_changes_the_loss(change: dict[str, Any]) -> None:
     start: dict[str, Any] = {"depth": 20}
-    assert loss_of(**start) != loss_of(**{**start, **change})
+    assert loss_of(set_up(CD(**start))) != loss_of(set_up(CD(**{**start, **change})))
 
 
 def test_resample_every() -> None:

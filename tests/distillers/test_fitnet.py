@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from recdistill.distillers.base import Objective
+from method_cases import loss_of, set_up
 from recdistill.distillers.fitnet import FitNet
 from recdistill.distillers.projectors import LinearMap, MeanExperts, drop, mean_weights, squared_error
-from recdistill.knowledge.teacher import live
-from recdistill.models.bpr import BPR
-from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
+from recdistill.testing import check_distiller
 
 USERS = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
 ITEMS = torch.tensor([[1.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
@@ -58,15 +56,8 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     assert drop(values, 0.0, GENERATOR) is values
 
 
-def loss_of(**options: Any) -> float:
-    interactions = tiny_interactions(30, 40, seed=5)
-    student = built(BPR(dim=3), interactions)
-    method = FitNet(**{"weight": 1.0, **options})
-    objective = Objective([method], live(built(BPR(dim=5), interactions, seed=7), interactions), 0.0)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    batch = batch_of(interactions)
-    (term,) = objective.terms(student, student.state(batch), batch).values()
-    return float(term.detach())
+def value(**options: Any) -> float:
+    return loss_of(set_up(FitNet(**{"weight": 1.0, **options})))
 
 
 def test_every_option_changes_the_loss() -> None:
@@ -80,7 +71,7 @@ def test_every_option_changes_the_loss() -> None:
         {**experts, "hidden_ratio": 2.0},
         {**experts, "dropout": 0.5},
     ]
-    found = [loss_of(**change) for change in changes]
+    found = [value(**change) for change in changes]
     assert len(set(found)) == len(found)
 
 

@@ -9,15 +9,13 @@ import pytest
 import torch
 from scipy import sparse
 
+from method_cases import loss_of, set_up
 from recdistill.data.interactions import Interactions
 from recdistill.distillers import graphs
-from recdistill.distillers.base import Objective
 from recdistill.distillers.freqd import FreqD
 from recdistill.distillers.graphs import Graph, co_occurring, normalised
 from recdistill.distillers.projectors import MeanExperts, cosine_error, squared_error
-from recdistill.knowledge.teacher import live
-from recdistill.models.bpr import BPR
-from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
+from recdistill.testing import check_distiller, tiny_interactions
 
 STUDENT = torch.tensor([[1, 1], [0.5, -1], [0, 2], [-1, 0.5]], dtype=torch.float64)
 TEACHER = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, -1], [0.5, 0.5, 0.5]], dtype=torch.float64)
@@ -89,15 +87,8 @@ def test_nobody_shares_anything() -> None:
     assert bags.values.tolist() == [0.5, 0.5]
 
 
-def loss_of(**options: Any) -> float:
-    interactions = tiny_interactions(30, 40, seed=5)
-    student = built(BPR(dim=3), interactions)
-    method = FreqD(**{"weight": 1.0, "num_experts": 2, **options})
-    objective = Objective([method], live(built(BPR(dim=5), interactions, seed=7), interactions), 0.0)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    batch = batch_of(interactions)
-    (term,) = objective.terms(student, student.state(batch), batch).values()
-    return float(term.detach())
+def value(**options: Any) -> float:
+    return loss_of(set_up(FreqD(**{"weight": 1.0, "num_experts": 2, **options})))
 
 
 def test_every_option_changes_the_loss() -> None:
@@ -110,7 +101,7 @@ def test_every_option_changes_the_loss() -> None:
         {"dropout": 0.5},
         {"distance": "squared"},
     ]
-    found = [loss_of(**change) for change in changes]
+    found = [value(**change) for change in changes]
     assert len(set(found)) == len(found)
 
 

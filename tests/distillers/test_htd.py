@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from method_cases import loss_of, set_up
 from recdistill.distillers import relations
-from recdistill.distillers.base import Objective
 from recdistill.distillers.htd import HTD, group_error, prototypes, topology_loss
 from recdistill.distillers.projectors import unit_rows
 from recdistill.distillers.relations import relation_error
-from recdistill.knowledge.teacher import live
-from recdistill.models.bpr import BPR
-from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
+from recdistill.testing import check_distiller
 
 # users 0, 1 and items 0, 1; users are of group 0, items of group 2
 STUDENT = torch.tensor([[1.0, 0.0], [0.5, 1.0], [1.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
@@ -82,16 +80,9 @@ def test_groups_against_groups_have_no_gradient() -> None:
     assert not prototypes(student, place, sizes).requires_grad
 
 
-def loss_of(**options: Any) -> float:
-    interactions = tiny_interactions(30, 40, seed=5)
-    student = built(BPR(dim=3), interactions)
-    method = HTD(**{"weight": 1.0, "num_groups": 3, "gamma": 0.5, "anneal_epochs": 5, **options})
-    objective = Objective([method], live(built(BPR(dim=5), interactions, seed=7), interactions), 0.0)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    objective.start_epoch(2)
-    batch = batch_of(interactions)
-    (term,) = objective.terms(student, student.state(batch), batch).values()
-    return float(term.detach())
+def value(**options: Any) -> float:
+    chosen = {"weight": 1.0, "num_groups": 3, "gamma": 0.5, "anneal_epochs": 5, **options}
+    return loss_of(set_up(HTD(**chosen), epochs=3))
 
 
 def test_every_option_changes_the_loss() -> None:
@@ -102,7 +93,7 @@ def test_every_option_changes_the_loss() -> None:
         {"positive_only": False},
         {"anneal_epochs": 50},
     ]
-    found = [loss_of(), *(loss_of(**change) for change in changes)]
+    found = [value(), *(value(**change) for change in changes)]
     assert len(set(found)) == len(found)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from method_cases import INTERACTIONS, KNOWLEDGE, loss_of, set_up
 from recdistill import ops
 from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import Objective
@@ -40,11 +41,6 @@ def test_conforms(num_items: int) -> None:
     )
 
 
-INTERACTIONS = tiny_interactions(40, 60, seed=3)
-STUDENT = built(BPR(dim=3), INTERACTIONS)
-KNOWLEDGE = live(built(BPR(dim=5), INTERACTIONS, seed=9), INTERACTIONS)
-
-
 def run(
     epochs: int = 1, knowledge: TeacherKnowledge = KNOWLEDGE, **options: Any
 ) -> tuple[IRRRD, Objective, float]:
@@ -55,17 +51,8 @@ def run(
         "items_per_user": 2,
     }
     method = IRRRD(weight=1.0, **{"depth": 8, **chosen, **options})
-    objective = Objective([method], knowledge, 0.0)
-    objective.setup(STUDENT, INTERACTIONS, 10, torch.Generator().manual_seed(0), CPU)
-    for epoch in range(epochs):
-        objective.start_epoch(epoch)
-    return method, objective, loss_of(objective)
-
-
-def loss_of(objective: Objective, rows: int | None = 10) -> float:
-    batch = batch_of(INTERACTIONS, rows)
-    (loss,) = objective.terms(STUDENT, STUDENT.state(batch), batch).values()
-    return float(loss.detach())
+    objective = set_up(method, knowledge, epochs)
+    return method, objective, loss_of(objective, 10)
 
 
 def test_users_come_from_the_items_list_and_from_outside_it() -> None:
@@ -92,10 +79,10 @@ def test_a_step_takes_a_fixed_number_of_the_batchs_items() -> None:
 
 def test_few_items_estimate_the_mean_over_all() -> None:
     whole = run(num_items=60)[1]
-    exact = loss_of(whole)
-    assert exact == loss_of(whole)  # nothing is drawn at a step that takes all
+    exact = loss_of(whole, 10)
+    assert exact == loss_of(whole, 10)  # nothing is drawn at a step that takes all
     few = run(num_items=5)[1]
-    estimates = torch.tensor([loss_of(few) for _ in range(600)]).double()
+    estimates = torch.tensor([loss_of(few, 10) for _ in range(600)]).double()
     error = float(estimates.std()) / len(estimates) ** 0.5
     assert abs(float(estimates.mean()) - exact) < 4 * error
 
@@ -112,7 +99,7 @@ def test_items_without_a_list_are_left_out() -> None:
     assert int(chosen.max()) < 10
     bare.lists["top_users"].ids.fill_(-1)
     objective = run(knowledge=bare)[1]
-    assert loss_of(objective) == 0.0
+    assert loss_of(objective, 10) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from method_cases import loss_of, set_up
 from recdistill.distillers import nkd
-from recdistill.distillers.base import Objective
 from recdistill.distillers.nkd import NKD, mixed, nearest, principal
 from recdistill.distillers.projectors import cosine_error
-from recdistill.knowledge.teacher import live
-from recdistill.models.bpr import BPR
-from recdistill.testing import CPU, batch_of, built, check_distiller, largest_tensor, tiny_interactions
+from recdistill.testing import check_distiller, largest_tensor
 
 STUDENT = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
@@ -62,15 +60,8 @@ def test_principal_components_keep_most_of_the_distances() -> None:
     assert principal(flat, 6) is flat
 
 
-def loss_of(**options: Any) -> float:
-    interactions = tiny_interactions(30, 40, seed=5)
-    student = built(BPR(dim=3), interactions)
-    method = NKD(**{"weight": 1.0, "num_neighbors": 4, "num_experts": 2, **options})
-    objective = Objective([method], live(built(BPR(dim=5), interactions, seed=7), interactions), 0.0)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    batch = batch_of(interactions)
-    (term,) = objective.terms(student, student.state(batch), batch).values()
-    return float(term.detach())
+def value(**options: Any) -> float:
+    return loss_of(set_up(NKD(**{"weight": 1.0, "num_neighbors": 4, "num_experts": 2, **options})))
 
 
 def test_every_option_changes_the_loss() -> None:
@@ -84,7 +75,7 @@ def test_every_option_changes_the_loss() -> None:
         {"dropout": 0.4},
         {"pca_dim": 1},
     ]
-    found = [loss_of(**change) for change in changes]
+    found = [value(**change) for change in changes]
     assert len(set(found)) == len(found)
 
 

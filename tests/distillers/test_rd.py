@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from method_cases import loss_of, set_up
 from recdistill.distillers.base import Objective
 from recdistill.distillers.rd import (
     RD,
@@ -75,16 +76,8 @@ def test_conforms(static_epochs: int, normalise: bool) -> None:
     )
 
 
-def loss_of(epochs: int = 1, **options: Any) -> float:
-    interactions = tiny_interactions(40, 60, seed=3)
-    student = built(BPR(dim=3), interactions)
-    knowledge = live(built(BPR(dim=5), interactions, seed=9), interactions)
-    objective = Objective([RD(**options)], knowledge, base_weight=0.0)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    for epoch in range(epochs):
-        objective.start_epoch(epoch)
-    (term,) = objective.terms(student, student.state(), batch_of(interactions)).values()
-    return float(term.detach())
+def value(epochs: int = 1, **options: Any) -> float:
+    return loss_of(set_up(RD(**options), epochs=epochs))
 
 
 @pytest.mark.parametrize(
@@ -101,13 +94,13 @@ def loss_of(epochs: int = 1, **options: Any) -> float:
 )
 def test_every_option_changes_the_loss(change: dict[str, Any]) -> None:
     start: dict[str, Any] = {"k": 6, "temperature": 2.0, "static_epochs": 0}
-    assert loss_of(**start) != loss_of(**{**start, **change})
+    assert value(**start) != value(**{**start, **change})
 
 
 def test_weights_are_static_until_the_discrepancy_starts() -> None:
-    static = loss_of(epochs=1, k=6, static_epochs=100)
-    assert loss_of(epochs=2, k=6, static_epochs=2) == static
-    assert loss_of(epochs=3, k=6, static_epochs=2) != static
+    static = value(epochs=1, k=6, static_epochs=100)
+    assert value(epochs=2, k=6, static_epochs=2) == static
+    assert value(epochs=3, k=6, static_epochs=2) != static
 
 
 def test_what_the_loss_reads_is_kept_in_a_checkpoint() -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recdistill.distillers.base import Objective
+from method_cases import INTERACTIONS, set_up
 from recdistill.distillers.rrd import RRD, draw_positions, relaxed_ranking_loss, with_lists
-from recdistill.knowledge.teacher import live
-from recdistill.models.bpr import BPR
-from recdistill.testing import CPU, built, check_distiller, tiny_interactions
+from recdistill.testing import check_distiller
 
 SCORES = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 
@@ -44,13 +42,7 @@ def test_conforms(sampling: str) -> None:
 
 
 def drawn(method: RRD, epochs: int = 1) -> torch.Tensor:
-    interactions = tiny_interactions(40, 60, seed=3)
-    student = built(BPR(dim=3), interactions)
-    knowledge = live(built(BPR(dim=5), interactions, seed=9), interactions)
-    objective = Objective([method], knowledge)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    for epoch in range(epochs):
-        objective.start_epoch(epoch)
+    set_up(method, epochs=epochs)
     return method.get_buffer("drawn").clone()
 
 
@@ -65,7 +57,7 @@ def test_without_sampling_the_first_items_of_the_list_are_taken() -> None:
 def test_uninteresting_items_are_neither_observed_nor_in_the_list() -> None:
     method = RRD(num_interesting=4, num_uninteresting=6, depth=8)
     found = drawn(method)
-    taken = with_lists(tiny_interactions(40, 60, seed=3), method._top.ids)
+    taken = with_lists(INTERACTIONS, method._top.ids)
     users = torch.arange(40)[:, None].expand(40, 6).reshape(-1)
     others = found[:, 4:].reshape(-1).long()
     present = others >= 0

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from method_cases import INTERACTIONS, KNOWLEDGE, STUDENT, loss_of, set_up
 from recdistill import ops
-from recdistill.distillers.base import Objective
 from recdistill.distillers.sld import SLD, soft_cross_entropy, teacher_labels
 from recdistill.knowledge.teacher import live
-from recdistill.models.bpr import BPR
-from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
+from recdistill.testing import check_distiller
 
 S = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 T = torch.tensor([[0.3, 2.0, 1.0, -1.0], [-0.5, 0.5, 1.5, 1.0]], dtype=torch.float64)
@@ -65,21 +64,10 @@ def test_conforms(guide: Any) -> None:
     )
 
 
-INTERACTIONS = tiny_interactions(40, 60, seed=3)
-STUDENT = built(BPR(dim=3), INTERACTIONS)
-KNOWLEDGE = live(built(BPR(dim=5), INTERACTIONS, seed=9), INTERACTIONS)
-
-
 def run(epochs: int = 1, **options: Any) -> tuple[SLD, float]:
     chosen: dict[str, Any] = {"num_interesting": 4, "num_uninteresting": 5, "depth": 8, **options}
     method = SLD(weight=1.0, **chosen)
-    objective = Objective([method], KNOWLEDGE, 0.0)
-    objective.setup(STUDENT, INTERACTIONS, 10, torch.Generator().manual_seed(0), CPU)
-    for epoch in range(epochs):
-        objective.start_epoch(epoch)
-    batch = batch_of(INTERACTIONS)
-    (loss,) = objective.terms(STUDENT, STUDENT.state(batch), batch).values()
-    return method, float(loss.detach())
+    return method, loss_of(set_up(method, epochs=epochs))
 
 
 def test_items_come_from_the_guides_lists_once() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from recdistill.distillers.base import Objective
+from method_cases import loss_of, set_up
 from recdistill.distillers.unkd import UnKD, distinct_pairs, equal_groups, pair_loss, pairs_per_group
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists
-from recdistill.knowledge.teacher import TeacherKnowledge, live
+from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.bpr import BPR
 from recdistill.models.ranking import top_items
-from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
+from recdistill.testing import built, check_distiller, tiny_interactions
 
 SCORES = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 
@@ -104,25 +104,6 @@ def test_conforms(exponent: float) -> None:
     check_distiller(lambda: UnKD(num_groups=2, num_pairs=5, depth=6, temperature=3.0, exponent=exponent))
 
 
-def set_up(method: UnKD, knowledge: TeacherKnowledge | None = None, epochs: int = 1) -> Objective:
-    interactions = tiny_interactions(40, 60, seed=3)
-    student = built(BPR(dim=3), interactions)
-    knowledge = knowledge or live(built(BPR(dim=5), interactions, seed=9), interactions)
-    objective = Objective([method], knowledge, base_weight=0.0)
-    objective.setup(student, interactions, 10, torch.Generator().manual_seed(0), CPU)
-    for epoch in range(epochs):
-        objective.start_epoch(epoch)
-    return objective
-
-
-def loss_of(**options: Any) -> float:
-    objective = set_up(UnKD(**options))
-    interactions = tiny_interactions(40, 60, seed=3)
-    student = built(BPR(dim=3), interactions)
-    (term,) = objective.terms(student, student.state(), batch_of(interactions)).values()
-    return float(term.detach())
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -135,7 +116,7 @@ def loss_of(**options: Any) -> float:
     ],
 )
 def test_every_option_changes_the_loss(change: dict[str, Any]) -> None:
-    assert loss_of() != loss_of(**change)
+    assert loss_of(set_up(UnKD())) != loss_of(set_up(UnKD(**change)))
 
 
 def test_resample_every() -> None:
