@@ -11,7 +11,8 @@ from recdistill.distillers.base import Objective
 from recdistill.models.bpr import BPR
 from recdistill.testing import tiny_interactions
 from recdistill.training.group import Group
-from recdistill.training.loop import TrainingOptions, train
+from recdistill.training.loop import train
+from recdistill.training.options import TrainingOptions
 
 
 def work(folder: str, rank: int) -> None:

@@ -23,7 +23,7 @@ from recdistill.steps.run import _checked
 from recdistill.steps.search import VARIANTS
 from recdistill.steps.tunefile import TuneOptions, tune_plan
 from recdistill.testing import check_distiller
-from recdistill.training.loop import TrainingOptions
+from recdistill.training.options import TrainingOptions
 
 ROOT = Path(__file__).parents[1]
 

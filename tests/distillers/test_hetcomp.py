@@ -27,7 +27,8 @@ from recdistill.models.base import Batch, EmbeddingState, Recommender, State
 from recdistill.models.bpr import BPR
 from recdistill.models.ranking import top_items
 from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
-from recdistill.training.loop import TrainingOptions, train
+from recdistill.training.loop import train
+from recdistill.training.options import TrainingOptions
 
 SCORES = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 SMALL: dict[str, Any] = {"weight": 1.0, "depth": 6, "discrepancy_depth": 4}

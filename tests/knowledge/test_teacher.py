@@ -9,7 +9,8 @@ import torch
 
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists, cut
-from recdistill.knowledge.teacher import FrozenState, TeacherKnowledge, frozen_state, live, stored_arrays
+from recdistill.knowledge.frozen import FrozenState, frozen_state, stored_arrays
+from recdistill.knowledge.teacher import TeacherKnowledge, live
 from recdistill.models.base import Recommender, ScoreVectors
 from recdistill.models.bpr import BPR
 from recdistill.models.cml import CML

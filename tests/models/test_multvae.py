@@ -19,7 +19,8 @@ from recdistill.models.multvae import MultVAE
 from recdistill.models.popularity import Popularity
 from recdistill.ops import Rows
 from recdistill.testing import batch_of, built, check_distiller, check_model, make_batches, tiny_interactions
-from recdistill.training.loop import TrainingOptions, train
+from recdistill.training.loop import train
+from recdistill.training.options import TrainingOptions
 
 
 class Gentle(MultVAE):

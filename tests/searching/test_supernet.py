@@ -22,7 +22,8 @@ from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.costs import cost_table
 from recdistill.searching.supernet import SearchBatch, Supernet, of_users
 from recdistill.testing import built, check_sequence_model, tiny_sequences
-from recdistill.training.loop import Result, TrainingOptions, train
+from recdistill.training.loop import Result, train
+from recdistill.training.options import TrainingOptions
 
 DATA = tiny_sequences()
 SMALL: dict[str, Any] = {"dim": 4, "nodes": 2, "cells": 2, "max_length": 8}

@@ -32,7 +32,8 @@ from recdistill.training.bidirectional import (
     student_weights,
     teacher_weights,
 )
-from recdistill.training.loop import TrainingOptions, train
+from recdistill.training.loop import train
+from recdistill.training.options import TrainingOptions
 
 STUDENT = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 TEACHER = torch.tensor([[0.3, 2.0, 1.0, -1.0], [-0.5, 0.5, 1.5, 1.0]], dtype=torch.float64)

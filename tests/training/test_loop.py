@@ -20,7 +20,8 @@ from recdistill.models.bpr import BPR
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.popularity import Popularity
 from recdistill.testing import built, tiny_interactions
-from recdistill.training.loop import TrainingOptions, train
+from recdistill.training.loop import train
+from recdistill.training.options import TrainingOptions
 
 
 @pytest.fixture(autouse=True)

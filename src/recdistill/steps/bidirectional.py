@@ -26,7 +26,8 @@ from recdistill.steps.fit import (
 from recdistill.steps.load import load, save_model
 from recdistill.training.bidirectional import BD, Pair
 from recdistill.training.checkpoint import Checkpoint
-from recdistill.training.loop import Result, TrainingOptions, train
+from recdistill.training.loop import Result, train
+from recdistill.training.options import TrainingOptions
 
 _HISTORY = "history.jsonl"
 

@@ -16,7 +16,7 @@ from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, ModelLike, fit, make_model, make_training, open_data
 from recdistill.steps.load import load
-from recdistill.training.loop import TrainingOptions
+from recdistill.training.options import TrainingOptions
 
 DEFAULT_PRESET = "de-rrd"
 

@@ -14,13 +14,8 @@ from recdistill.artifacts import Manifest, load_arrays, read_manifest, save_arra
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
 from recdistill.files import size_text
-from recdistill.knowledge.teacher import (
-    TeacherKnowledge,
-    frozen_state,
-    load_knowledge,
-    observed_scores,
-    stored_arrays,
-)
+from recdistill.knowledge.frozen import frozen_state, stored_arrays
+from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge, observed_scores
 from recdistill.models.base import Recommender
 from recdistill.models.ranking import top_items, top_users
 from recdistill.progress import Progress, Silent

@@ -21,7 +21,8 @@ from recdistill.models.base import Recommender
 from recdistill.progress import Progress
 from recdistill.steps.load import WEIGHTS, load, save_model
 from recdistill.training.checkpoint import Checkpoint
-from recdistill.training.loop import Result, TrainingOptions, train
+from recdistill.training.loop import Result, train
+from recdistill.training.options import TrainingOptions
 
 DataLike = Data | Path | str
 ModelLike = Recommender | str | Mapping[str, Any]

@@ -39,7 +39,8 @@ from recdistill.steps.fit import (
 )
 from recdistill.steps.load import load, save_model
 from recdistill.training.checkpoint import Checkpoint
-from recdistill.training.loop import TrainingOptions, train
+from recdistill.training.loop import train
+from recdistill.training.options import TrainingOptions
 
 Variant = Literal["searched", "random", "no-cost", "no-emd", "no-distillation"]
 """The search, or what it is compared with: a random architecture of the same space; a search without price, without

@@ -10,7 +10,7 @@ from recdistill.distillers.base import Objective
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, ModelLike, fit, make_model, make_training, open_data
-from recdistill.training.loop import TrainingOptions
+from recdistill.training.options import TrainingOptions
 
 
 def train(
