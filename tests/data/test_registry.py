@@ -10,18 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from line_cases import Notes
 from recdistill.data import registry
 from recdistill.data.registry import PUBLIC_SETS, PublicSet, fetch, recorded
 from recdistill.errors import DataError
-from recdistill.progress import Silent
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def test_downloaded_once_and_verified(archive: Path) -> None:
     notes = Notes()
     found = fetch("tiny", notes)
     assert found.read_text() == "1\t2\t5\t100\n1\t3\t4\t90\n"
-    assert notes.texts == ["tiny: free for all"]
+    assert notes.notes == ["tiny: free for all"]
     assert recorded("tiny")["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     archive.unlink()
     assert fetch("tiny") == found
@@ -60,8 +52,8 @@ def test_unknown_checksum_is_recorded_and_said(archive: Path, monkeypatch: pytes
     monkeypatch.setitem(registry.PUBLIC_SETS, "tiny", replace(PUBLIC_SETS["tiny"], md5=None))
     notes = Notes()
     fetch("tiny", notes)
-    assert any("no checksum is known; found SHA-256" in text for text in notes.texts)
-    assert recorded("tiny")["sha256"] in notes.texts[-1]
+    assert any("no checksum is known; found SHA-256" in text for text in notes.notes)
+    assert recorded("tiny")["sha256"] in notes.notes[-1]
 
 
 def test_damaged_archive(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

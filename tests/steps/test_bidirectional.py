@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
 
 import recdistill as rd
+from line_cases import log_of_tastes
 from recdistill.artifacts import read_manifest
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.models.base import Recommender
@@ -29,16 +28,7 @@ FEW = {"refresh": 2, "num_draws": 8}
 def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, a teacher and an undistilled student."""
     root = tmp_path_factory.mktemp("line")
-    rng = np.random.default_rng(0)
-    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
-    best = np.argsort(-(taste @ item.T + rng.gumbel(size=(60, 50))), axis=1)[:, :12]
-    table = pl.DataFrame(
-        {
-            "user_id": np.repeat([f"u{n}" for n in range(60)], 12),
-            "item_id": [f"i{n}" for n in best.reshape(-1)],
-        }
-    )
-    table.write_csv(root / "log.csv")
+    log_of_tastes().write_csv(root / "log.csv")
     data = rd.prepare(root / "log.csv", root / "data")
     rd.train(data, rd.models.BPR(dim=16), root / "teacher", training=FAST)
     rd.train(data, rd.models.BPR(dim=4), root / "alone", training=FAST)

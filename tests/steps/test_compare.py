@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import polars as pl
 import pytest
 
 import recdistill as rd
+from line_cases import Notes, log_of_tastes
 from recdistill.artifacts import read_manifest
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
-from recdistill.progress import Silent
 from recdistill.reporting.overall import comparison_lines, footing
 from recdistill.steps import compare as compare_step
 from recdistill.steps.comparefile import plan
@@ -25,32 +24,13 @@ from recdistill.training.loop import TrainingDiverged
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
 DE = {"method": "de", "num_experts": 2, "anneal_epochs": 5}
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_charts() -> Iterator[None]:
-    """Pages have tables in the place of charts, which other tests draw."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)
-        yield
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
-    best = np.argsort(-(taste @ item.T + rng.gumbel(size=(60, 50))), axis=1)[:, :12]
     path = tmp_path_factory.mktemp("compare") / "log.csv"
-    users = np.repeat([f"u{n}" for n in range(60)], 12)
-    pl.DataFrame({"user_id": users, "item_id": [f"i{n}" for n in best.reshape(-1)]}).write_csv(path)
+    log_of_tastes().write_csv(path)
     return path
 
 

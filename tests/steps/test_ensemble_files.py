@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
 
 import recdistill as rd
+from line_cases import log_of_tastes
 from recdistill.artifacts import load_arrays, read_manifest
 from recdistill.errors import OptionError
 from recdistill.progress import Silent
@@ -28,24 +26,13 @@ TEACHERS = [
     {"name": "cml", "model": "cml", "dim": 8, "training": FAST},
     {"name": "knn", "model": "itemknn"},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_charts() -> Iterator[None]:
-    """Pages have tables in the place of charts, which other tests draw."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)
-        yield
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
-    best = np.argsort(-(taste @ item.T + rng.gumbel(size=(60, 50))), axis=1)[:, :12]
     path = tmp_path_factory.mktemp("files") / "log.csv"
-    users = np.repeat([f"u{n}" for n in range(60)], 12)
-    pl.DataFrame({"user_id": users, "item_id": [f"i{n}" for n in best.reshape(-1)]}).write_csv(path)
+    log_of_tastes().write_csv(path)
     return path
 
 

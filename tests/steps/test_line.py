@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import recdistill as rd
+from line_cases import log_of_tastes
 from recdistill.artifacts import load_arrays, read_manifest
 from recdistill.errors import ArtifactError, DataError, MissingKnowledgeError, OptionError
 
@@ -22,16 +23,7 @@ DE = {"method": "de", "num_experts": 2, "anneal_epochs": 5}
 
 @pytest.fixture(scope="module")
 def table() -> pl.DataFrame:
-    rng = np.random.default_rng(0)
-    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
-    scores = taste @ item.T + rng.gumbel(size=(60, 50))
-    best = np.argsort(-scores, axis=1)[:, :12]
-    return pl.DataFrame(
-        {
-            "user_id": np.repeat([f"u{n}" for n in range(60)], 12),
-            "item_id": [f"i{n}" for n in best.reshape(-1)],
-        }
-    )
+    return log_of_tastes()
 
 
 @pytest.fixture(scope="module")

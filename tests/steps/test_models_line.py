@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
 
 import recdistill as rd
+from line_cases import log_of_tastes
 from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
 from recdistill.errors import MissingKnowledgeError, OptionError
@@ -40,12 +40,7 @@ BY_STEPS = ["neumf", "cml", "simplex", "xsimgcl", "multvae", "itemvae"]
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data whose users have a taste."""
     folder = tmp_path_factory.mktemp("models")
-    rng = np.random.default_rng(0)
-    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
-    best = np.argsort(-(taste @ item.T + rng.gumbel(size=(60, 50))), axis=1)[:, :12]
-    users = np.repeat([f"u{n}" for n in range(60)], 12)
-    table = pl.DataFrame({"user_id": users, "item_id": [f"i{n}" for n in best.reshape(-1)]})
-    table.write_csv(folder / "log.csv")
+    log_of_tastes().write_csv(folder / "log.csv")
     rd.prepare(folder / "log.csv", folder / "data")
     return folder
 

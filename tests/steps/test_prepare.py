@@ -11,20 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from line_cases import Notes
 from recdistill.data import registry
 from recdistill.data.prepared import Data
 from recdistill.data.registry import PublicSet
 from recdistill.errors import ArtifactError, DataError, OptionError
-from recdistill.progress import Silent
 from recdistill.steps.prepare import prepare
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def table(rows: int = 400, users: int = 20, items: int = 30, seed: int = 0) -> pl.DataFrame:
@@ -200,7 +192,7 @@ def test_given_split_is_taken_and_filters_ignored(tmp_path: Path) -> None:
     data = prepare(rows, tmp_path / "data", min_user_interactions=1000, progress=notes)
     assert sorted(external(data, "test")) == sorted(PLAIN.rows()[2::4])
     assert sorted(external(data, "valid")) == sorted(PLAIN.rows()[1::4])
-    assert any("ignored: the split is given" in text for text in notes.texts)
+    assert any("ignored: the split is given" in text for text in notes.notes)
     other = prepare(rows, tmp_path / "random", split="random")
     assert other.manifest.summary["split"] == "random"
     assert sorted(external(other, "test")) != sorted(external(data, "test"))
@@ -213,7 +205,7 @@ def test_valid_is_carved_out_of_a_given_split(tmp_path: Path) -> None:
     notes = Notes()
     data = prepare(rows, tmp_path / "data", valid_share=0.25, progress=notes)
     assert data.valid.num_pairs == 5
-    assert any("took the last train row of 5 users" in text for text in notes.texts)
+    assert any("took the last train row of 5 users" in text for text in notes.notes)
     times = {(user, item): time for user, item, _, time in table().rows()}
     for user, item in external(data, "valid"):
         assert times[user, item] > max(times[pair] for pair in external(data, "train") if pair[0] == user)
@@ -245,7 +237,7 @@ def test_file_order_warns(tmp_path: Path) -> None:
     assert sorted(external(data, "train")) == [(1, item) for item in (0, 1, 2, 3, 5, 7, 8, 9)]
     assert external(data, "valid") == [(1, 6)]
     assert external(data, "test") == [(1, 4)]
-    assert any(text.startswith("warning: the file-order split") for text in notes.texts)
+    assert any(text.startswith("warning: the file-order split") for text in notes.notes)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +256,7 @@ def test_file_order_warns(tmp_path: Path) -> None:
 def test_leaky_splits_are_said(options: dict[str, Any], said: str | None, tmp_path: Path) -> None:
     notes = Notes()
     data = prepare(table(), tmp_path / "data", progress=notes, **options)
-    leaks = [text for text in notes.texts if text.startswith("leaky")]
+    leaks = [text for text in notes.notes if text.startswith("leaky")]
     assert [text for text in data.manifest.summary["notes"] if text.startswith("leaky")] == leaks
     assert len(leaks) == (said is not None)
     assert said is None or leaks[0].startswith(said)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import recdistill as rd
+from line_cases import Notes
 from recdistill import config
 from recdistill.data.prepared import Data
 from recdistill.errors import DataError
@@ -19,21 +20,10 @@ from recdistill.evaluation.protocol import make_task
 from recdistill.models.base import Recommender
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequential import SequenceModel
-from recdistill.progress import Silent
 from recdistill.testing import largest_tensor
 
 MODEL: dict[str, Any] = {"name": "sasrec", "dim": 8, "max_length": 10, "dropout": 0.1}
 FAST = {"epochs": 6, "batch_size": 200, "learning_rate": 0.01}
-
-
-class Notes(Silent):
-    """Collects what a step says."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def walks(num_users: int = 80, num_items: int = 30, seed: int = 0) -> pl.DataFrame:
@@ -71,7 +61,7 @@ def test_the_model_learns_the_walk_and_is_evaluated_from_train_and_valid(root: P
     notes = Notes()
     found = rd.evaluate(root / "data", [root / "teacher"], root / "eval", latency=False, progress=notes)
     assert any(
-        text.endswith("history: train and valid for teacher, train for all others") for text in notes.texts
+        text.endswith("history: train and valid for teacher, train for all others") for text in notes.notes
     )
     assert found["sequence_history"] == ["train", "valid"]
     assert found["masked"] == ["train", "valid"]
@@ -260,10 +250,10 @@ def sessions() -> pl.DataFrame:
 def test_given_sessions(tmp_path: Path) -> None:
     notes = Notes()
     data = rd.prepare(sessions(), tmp_path / "data", progress=notes)
-    assert any("no valid split given: took the last train row of 4 users" in text for text in notes.texts)
+    assert any("no valid split given: took the last train row of 4 users" in text for text in notes.notes)
     model = rd.train(data, MODEL, tmp_path / "model", training={**FAST, "epochs": 2})
     found = rd.evaluate(data, tmp_path / "model", tmp_path / "eval", latency=False, progress=notes)
-    assert any("15 users without train rows: the last row is the target" in text for text in notes.texts)
+    assert any("15 users without train rows: the last row is the target" in text for text in notes.notes)
     assert found["masked"] == []
     assert found["users"] == {
         "evaluated": 15, "without_targets": 45, "without_train_rows": 15, "masked_targets": 0, "newcomers": 15

@@ -6,25 +6,25 @@ import copy
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
 import recdistill as rd
+from line_cases import Notes, log_of_tastes
 from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, DataError, MissingKnowledgeError, OptionError
 from recdistill.models.bpr import BPR
-from recdistill.progress import Silent
 from recdistill.runfiles import toml_text
 from recdistill.steps import trials
 from recdistill.steps.space import Dimension, read_space
 from recdistill.steps.tunefile import tune_plan
-from recdistill.training.loop import TrainingDiverged, TrainingOptions
+from recdistill.training.loop import TrainingDiverged
+from recdistill.training.options import TrainingOptions
 
 FAST: dict[str, Any] = {"epochs": 4, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
@@ -33,32 +33,14 @@ SPACE: dict[str, Any] = {
     "training.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
     "model.dim": [3, 4, 5],
 }
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_charts() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)
-        yield
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data and a teacher's knowledge, made once."""
     root = tmp_path_factory.mktemp("tune")
-    rng = np.random.default_rng(0)
-    taste, item = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
-    best = np.argsort(-(taste @ item.T + rng.gumbel(size=(60, 50))), axis=1)[:, :12]
-    table = {"user_id": np.repeat(np.arange(60), 12), "item_id": best.reshape(-1)}
-    pl.DataFrame(table).write_csv(root / "log.csv")
+    log_of_tastes().write_csv(root / "log.csv")
     data = rd.prepare(root / "log.csv", root / "data")
     teacher = rd.train(data, BPR(dim=16), root / "teacher", training=FAST)
     rd.extract(data, teacher, root / "knowledge", depth=20)
