@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from command import Command
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
@@ -25,3 +30,11 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def recdistill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A function from the arguments of a command to its exit code and what it printed."""
+    from command import call
+
+    return functools.partial(call, capsys, monkeypatch)

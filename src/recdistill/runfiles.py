@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.errors import OptionError
-from recdistill.signatures import normal
+from recdistill.signatures import did_you_mean, normal
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
@@ -110,10 +110,10 @@ def _entry(tables: list[Any], parts: list[str], walked: str) -> tuple[Any, int]:
         numbered = len(parts) > 2 and parts[1].isdigit()
         number, used = (int(parts[1]), 2) if numbered else (1, 1)
     if not 1 <= number <= len(matches):
-        known = ", ".join(label for table in tables for label in _labels(table))
-        raise OptionError(
-            f"{walked} has no table {'.'.join(parts[:used])}", f"it has {len(tables)}: {known or 'unnamed'}"
-        )
+        known = [label for table in tables for label in _labels(table)]
+        every = f"it has {len(tables)}: {', '.join(known) or 'unnamed'}"
+        near = "" if matches else did_you_mean(parts[0], known)
+        raise OptionError(f"{walked} has no table {'.'.join(parts[:used])}", f"{near} {every}".strip())
     return matches[number - 1], used
 
 

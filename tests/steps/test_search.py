@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import recdistill as rd
-from recdistill import cli
+from command import Command
 from recdistill.artifacts import read_manifest
 from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.models.architecture import Architecture
@@ -225,25 +225,13 @@ def test_teachers_that_read_no_sequences_are_refused(root: Path, tmp_path: Path)
         rd.search(root / "data", root / "bpr", tmp_path / "x")
 
 
-def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sets = [f"--set=search.{k}={v}" for k, v in SEARCH.items()] + [
-        f"--set=model.{k}={v}" for k, v in MODEL.items()
-    ]
-    sets += [f"--set=training.{k}={v}" for k, v in FAST.items()]
-    call = [
-        "search",
-        str(root / "data"),
-        str(root / "teacher"),
-        "--out",
-        str(tmp_path / "student"),
-        "--json",
-        *sets,
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["recdistill", *call])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert ended.value.code == 0
-    result = json.loads(capsys.readouterr().out)["result"]
+def test_the_command(root: Path, tmp_path: Path, recdistill: Command) -> None:
+    options = {"search": SEARCH, "model": MODEL, "training": FAST}
+    sets = [f"--set={name}.{key}={value}" for name, table in options.items() for key, value in table.items()]
+    answer = recdistill(
+        "search", root / "data", root / "teacher", "--out", tmp_path / "student", "--json", *sets
+    )
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)["result"]
     assert result["search"]["cells"] in (1, 2)
     assert Architecture.parse(result["search"]["text"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from recdistill import artifacts, config
+from recdistill import artifacts
 from recdistill.artifacts import hash_files, read_json, read_manifest, read_table, write_json
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
@@ -20,18 +19,18 @@ from recdistill.evaluation.across import SplitResult, combine
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
-from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, out_of, plan
+from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, plan
 from recdistill.steps.distill import distill, make_methods
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
-from recdistill.steps.runtables import Ensemble
+from recdistill.steps.runtables import Ensemble, lines_of, read_tree
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
-__all__ = ["CompareResult", "compare", "out_of"]
+__all__ = ["CompareResult", "compare"]
 
 FORMAT = 1
 """Version of `comparison.json`."""
@@ -100,14 +99,10 @@ def compare(
     Raises:
         RecdistillError: an unknown key or value, or anything that a step refuses.
     """
-    tree: Json = (
-        json.loads(json.dumps(source)) if isinstance(source, Mapping) else config.load_run_file(source)
-    )
-    for path, value in (overrides or {}).items():
-        config.assign(tree, path, value)
+    tree = read_tree(source, overrides)
     if seed is not None:
         tree["seeds"] = [seed]
-    with nullcontext() if isinstance(source, Mapping) else config.run_file_lines(source):
+    with lines_of(source):
         chosen = plan(tree)
     return _Comparison(chosen, Path(out or chosen.out), device, force, progress or Silent()).run()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -17,6 +16,7 @@ from recdistill.steps.distill import make_methods, preset_names
 from recdistill.steps.fit import make_model, make_training
 from recdistill.steps.runtables import (
     NAME,
+    Directory,
     Ensemble,
     base_weight_of,
     check_alone,
@@ -25,13 +25,13 @@ from recdistill.steps.runtables import (
     check_source,
     check_step,
     ensembles_of,
+    methods_of,
     names_of,
     split_model,
     table_of,
     tables_of,
 )
 
-DEFAULT_OUT = "runs/compare"
 ALONE = "alone"
 
 _TABLES = ("data", "teacher", "extract", "ensemble", "student", "alone", "method", "evaluate", "report")
@@ -113,7 +113,7 @@ class Plan:
 @config.validated
 def _top(
     *,
-    out: str = DEFAULT_OUT,
+    out: Directory = "runs/compare",
     seeds: _Seeds = (0,),
     split_seeds: _Seeds = (0,),
     metrics: tuple[str, ...] = (),
@@ -151,11 +151,6 @@ def plan(tree: Mapping[str, Any]) -> Plan:
         out, seeds, split_seeds, _metrics(metrics, next(iter(evaluations.values()))), tables["data"],
         tables["extract"], tables["report"], teachers, ensembles, rows, evaluations,
     )  # fmt: skip
-
-
-def out_of(source: Path | str, out: Path | None) -> Path:
-    """The directory that a compare file's results go to."""
-    return Path(out or config.load_run_file(source).get("out") or DEFAULT_OUT)
 
 
 def _teachers(tables: Sequence[Table], seeds: Sequence[int]) -> tuple[Teacher, ...]:
@@ -219,7 +214,7 @@ def _method_rows(
         raise OptionError(
             f"method {name}: no preset '{table['preset']}'", f"presets: {', '.join(preset_names())}"
         )
-    parts: Any = tables_of(tuned or table, "distill")
+    parts: Any = methods_of(tuned or table)
     made = make_methods(parts or str(table.get("preset", name)))
     resolved: tuple[Table, ...] = tuple({"method": one.method_name(), **one.options} for one in made)
     own = {**training, **table_of(tuned.get("student", {}), "training"), **table_of(table, "training")}

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from recdistill.errors import OptionError
 from recdistill.progress import Progress
 from recdistill.steps.run import RunResult, run
 
@@ -30,7 +31,13 @@ def demo(
         device: ``auto``, ``cpu`` or ``cuda``.
         force: replace a demo made with other options.
         progress: where stages are shown.
+
+    Raises:
+        OptionError: an override that is no option of a run file, or ``out`` or ``seed``, which are arguments.
     """
+    for key in ("out", "seed"):
+        if key in (overrides or {}):
+            raise OptionError(f"{key}: the demonstration takes it as an argument", f"pass --{key}")
     text = (resources.files("recdistill.presets") / "demo" / "demo.toml").read_text(encoding="utf-8")
     return run(
         tomllib.loads(text),

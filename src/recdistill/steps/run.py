@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recdistill import config
 from recdistill.data.prepared import Data
 from recdistill.errors import OptionError
 from recdistill.progress import Progress, Silent
@@ -26,7 +24,11 @@ from recdistill.steps.runtables import (
     check_source,
     check_step,
     ensembles_of,
+    lines_of,
+    methods_of,
     names_of,
+    place_of,
+    read_tree,
     split_model,
     table_of,
     tables_of,
@@ -76,13 +78,11 @@ def run(
     Raises:
         RecdistillError: an unknown key or value, or anything that a step refuses.
     """
-    tree = dict(source) if isinstance(source, Mapping) else config.load_run_file(source)
-    for path, value in (overrides or {}).items():
-        config.assign(tree, path, value)
-    with nullcontext() if isinstance(source, Mapping) else config.run_file_lines(source):
+    tree = read_tree(source, overrides)
+    with lines_of(source):
         tables = _checked(tree)
-    root = Path(out or tree.get("out") or "runs/run")
-    number = int(seed if seed is not None else tree.get("seed", 0))
+        place, own = place_of(tree, "run")
+    root, number = Path(out or place), own if seed is None else seed
     shown = progress or Silent()
     common: dict[str, Any] = {"force": force, "progress": shown}
     fitting: dict[str, Any] = {**common, "seed": number, "device": device, "resume": True}
@@ -125,11 +125,6 @@ def _teachers(
     return evaluated, knowledge
 
 
-def out_of(source: Path | str, out: Path | None) -> Path:
-    """The directory that a run file's results go to."""
-    return Path(out or config.load_run_file(source).get("out") or "runs/run")
-
-
 def _checked(tree: dict[str, Any]) -> dict[str, Any]:
     """All tables, with every key checked before the first step runs."""
     check_keys(tree, (*_TABLES, "out", "seed", "base_weight"), "run file")
@@ -141,7 +136,7 @@ def _checked(tree: dict[str, Any]) -> dict[str, Any]:
     tables["ensemble"] = ensembles_of({**tree, "ensemble": {}} if several else tree, list(tables["teacher"]))
     if len(tables["ensemble"]) > 1:
         raise OptionError("ensemble: a run has one ensemble", "compare several with recdistill compare")
-    tables["distill"] = tables_of(tree, "distill")
+    tables["distill"] = methods_of(tree)
     check_source(tables["data"], "run file")
     for name in ("data", "extract", "evaluate", "report"):
         check_step(name, tables[name])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -24,6 +26,8 @@ ENSEMBLE = "ensemble"
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 """What names of directories look like."""
 
+Directory = Annotated[str, Field(min_length=1)]
+
 _HANDED = {"data", "model", "models", "methods", "out", "knowledge", "training", "progress", "runs", "force",
            "resume", "device", "seed", "source", "on", "teacher", "alone"}  # fmt: skip
 _STEPS: dict[str, Callable[..., Any]] = {
@@ -31,7 +35,61 @@ _STEPS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def check_keys(tree: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+def read_tree(source: Path | str | Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The content of a file, with other values in place of its own.
+
+    Args:
+        source: a TOML file, or its content, of which a copy is made, in TOML's types.
+        overrides: values by dotted path.
+
+    Raises:
+        OptionError: the file cannot be read, or a path leads through something that is no table.
+    """
+    tree = _copy(source) if isinstance(source, Mapping) else config.load_run_file(source)
+    for path, value in (overrides or {}).items():
+        config.assign(tree, path, value)
+    return tree
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def lines_of(source: Path | str | Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Add file and line to the option errors of the block, where there is a file."""
+    return nullcontext() if isinstance(source, Mapping) else config.run_file_lines(source)
+
+
+def out_of(file: Path, out: Path | None, overrides: Mapping[str, Any], default: Path) -> Path:
+    """Where the results of a file go: ``out``, else where the file or an override says, else ``default``.
+
+    An ``out`` that is wrong is left to the plan to refuse.
+    """
+    found = out or read_tree(file, overrides).get("out")
+    return Path(found) if found and isinstance(found, str | Path) else default
+
+
+@config.validated
+def _place(*, out: Directory, seed: Annotated[int, Field(ge=0)] = 0) -> tuple[str, int]:
+    return out, seed
+
+
+def place_of(tree: Mapping[str, Any], verb: str) -> tuple[Path, int]:
+    """The keys ``out`` and ``seed`` of a file, ``runs/VERB`` and 0 where it has none.
+
+    Raises:
+        OptionError: one of them has a wrong value.
+    """
+    given = {key: tree[key] for key in ("out", "seed") if key in tree}
+    out, seed = config.build(_place, {"out": f"runs/{verb}", **given}, verb)
+    return Path(out), seed
+
+
+def check_keys(tree: Mapping[str, Any], known: Sequence[str], what: str) -> None:
     """Refuse a key at the top of a file that is not known.
 
     Raises:
@@ -39,9 +97,11 @@ def check_keys(tree: Mapping[str, Any], known: Iterable[str], what: str) -> None
     """
     for key in tree:
         if key not in known:
-            hint = did_you_mean(key, known)
+            hint = did_you_mean(key, known) or f"known: {', '.join(known)}"
             if key == "training":
                 hint = "each model has its own: student.training, teacher.training, alone.training"
+            elif key in ("device", "force", "json"):
+                hint = f"it is no option of a file: pass --{key}"
             raise OptionError(f"{what}: no table or key '{key}'", hint)
 
 
@@ -71,6 +131,22 @@ def tables_of(tree: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [dict(entry) for entry in several]
 
 
+def methods_of(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tables ``[[distill]]``.
+
+    Raises:
+        OptionError: one of them names no method.
+    """
+    tables = tables_of(tree, "distill")
+    for table in tables:
+        if "method" not in table:
+            raise OptionError(
+                f"distill: a table names no method, it has {', '.join(table) or 'nothing'}",
+                "options are those of a [[distill]] with method = NAME; those of a preset cannot be changed",
+            )
+    return tables
+
+
 def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) -> None:
     """Refuse an option that the step behind ``[data]``, ``[extract]``, ``[ensemble]``, ``[evaluate]`` or ``[report]``
     lacks, and a value that it would refuse.
@@ -88,7 +164,8 @@ def check_step(name: str, table: Mapping[str, Any], also: Iterable[str] = ()) ->
     allowed += also
     for key in table:
         if key not in allowed:
-            raise OptionError(f"{name}.{key}: unknown option", did_you_mean(key, allowed))
+            near = did_you_mean(key, allowed)
+            raise OptionError(f"{name}.{key}: unknown option", near or f"{name} has {', '.join(allowed)}")
     config.check_given(_STEPS[name], {k: v for k, v in table.items() if k not in also}, name)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from recdistill import artifacts, config
+from recdistill import artifacts
 from recdistill.artifacts import Manifest, read_json, read_manifest, write_json, write_table
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, DataError
@@ -23,12 +21,12 @@ from recdistill.steps.distill import make_methods, open_knowledge
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import open_data
 from recdistill.steps.prepare import prepare
-from recdistill.steps.runtables import split_model
+from recdistill.steps.runtables import lines_of, read_tree, split_model
 from recdistill.steps.train import train
 from recdistill.steps.trials import Study, quiet, require_optuna
-from recdistill.steps.tunefile import TunePlan, out_of, tune_plan
+from recdistill.steps.tunefile import TunePlan, tune_plan
 
-__all__ = ["TuneResult", "out_of", "tune"]
+__all__ = ["TuneResult", "tune"]
 
 JOURNAL = "journal.log"
 """Optuna's own file of trials."""
@@ -84,14 +82,10 @@ def tune(
         RecdistillError: anything that a step refuses.
     """
     require_optuna()
-    tree: Json = (
-        json.loads(json.dumps(source)) if isinstance(source, Mapping) else config.load_run_file(source)
-    )
-    for path, value in (overrides or {}).items():
-        config.assign(tree, path, value)
+    tree = read_tree(source, overrides)
     if seed is not None:
         tree["seed"] = seed
-    with nullcontext() if isinstance(source, Mapping) else config.run_file_lines(source):
+    with lines_of(source):
         plan = tune_plan(tree)
     root, shown = Path(out or plan.out), progress or Silent()
     data, knowledge = _inputs(plan, root, device, force, shown)

@@ -22,14 +22,14 @@ from recdistill.steps.runtables import (
     check_model,
     check_source,
     check_step,
+    methods_of,
+    place_of,
     split_model,
     table_of,
     tables_of,
 )
 from recdistill.steps.space import Components, Dimension, read_space
-from recdistill.training.loop import TrainingOptions
-
-DEFAULT_OUT = "runs/tune"
+from recdistill.training.options import TrainingOptions
 
 Table = dict[str, Any]
 Target = Literal["student", "alone", "teacher"]
@@ -134,7 +134,7 @@ class TunePlan:
         options: how.
     """
 
-    out: str
+    out: Path
     seed: int
     data: Table
     teacher: Table
@@ -146,11 +146,6 @@ class TunePlan:
     report: Table = field(default_factory=dict[str, Any])
 
 
-@validated
-def _top(*, out: str = DEFAULT_OUT, seed: Annotated[int, Field(ge=0)] = 0) -> tuple[str, int]:
-    return out, seed
-
-
 def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
     """Check the content of a tune file and spell out what it asks for.
 
@@ -158,7 +153,7 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
         OptionError: the first thing in it that is wrong.
     """
     check_keys(tree, (*_TABLES, "out", "seed", "base_weight", "tune", "space"), "tune file")
-    out, seed = config.build(_top, {key: tree[key] for key in ("out", "seed") if key in tree}, "tune")
+    out, seed = place_of(tree, "tune")
     options = config.build(TuneOptions, table_of(tree, "tune"), "tune")
     tables = {name: table_of(tree, name) for name in _TABLES if name not in ("distill", "teacher")}
     teachers = tables_of(tree, "teacher") or [{}]
@@ -169,6 +164,7 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
         check_source(data, "tune file")
     check_step("data", data, ("path",))
     check_step("extract", tables["extract"])
+    check_step("evaluate", tables["evaluate"])
     check_step("report", tables["report"])
     knowledge = tables["knowledge"].pop("path", None)
     if tables["knowledge"]:
@@ -185,24 +181,19 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
     )
 
 
-def out_of(source: Path | str, out: Path | None) -> Path:
-    """The directory that a tune file's results go to."""
-    return Path(out or config.load_run_file(source).get("out") or DEFAULT_OUT)
-
-
 def _setting(tree: Mapping[str, Any], target: Target, teacher: Table, tables: Mapping[str, Table]) -> Setting:
-    if target == "teacher":
-        return Setting(*split_model(teacher))
     model, training = split_model(tables["student"])
-    if target == "alone":
-        return Setting(model, {**training, **tables["alone"].get("training", {})})
     methods: list[Table] = []
-    for table in method_tables(tables_of(tree, "distill") or DEFAULT_PRESET):
+    for table in method_tables(methods_of(tree) or DEFAULT_PRESET):
         rest = _without(table, "method")
         methods += method_tables(str(table.get("method", ""))) if not rest else [table]
     setting = Setting(model, training, tuple(methods), base_weight_of(tree, "distill"))
     for name, (factory, chosen) in setting.components().items():
         config.resolve(factory, chosen, name)
+    if target == "teacher":
+        return Setting(*split_model(teacher))
+    if target == "alone":
+        return Setting(model, {**training, **tables["alone"].get("training", {})})
     return setting
 
 

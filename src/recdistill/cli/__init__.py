@@ -1,0 +1,103 @@
+"""The command line: verbs parse, call and print; everything else is done by the function of the same name.
+
+What a command needs beyond its options is imported when it runs, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+
+import recdistill
+from recdistill.cli.data import prepare
+from recdistill.cli.files import compare, demo, run, tune
+from recdistill.cli.knowledge import ensemble, extract
+from recdistill.cli.models import distill, search, train
+from recdistill.cli.options import Json
+from recdistill.cli.results import evaluate, recommend, report
+from recdistill.errors import RecdistillError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="recdistill",
+    help="Turn a large recommender into a small one that ranks nearly as well, and prove it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+"""A mistyped command; newer typer releases carry their own copy of click, so it cannot be imported from there."""
+
+
+_INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line: exit 0, 2 for anything the caller can mend, 130 for Ctrl-C."""
+    as_json = "--json" in sys.argv
+    try:
+        code = app(standalone_mode=False)  # without a stand-alone run, an exit code is returned
+    except RecdistillError as error:
+        _fail(error.message, error.kind, error.hint, as_json)
+    except _UsageError as error:
+        context: Any = getattr(error, "ctx", None)
+        where = context.command_path if context else "recdistill"
+        message = getattr(error, "format_message", error.__str__)()
+        _fail(message.rstrip("."), "options", f"see {where} --help", as_json)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        print("interrupted; what was there before is untouched, --resume continues", file=sys.stderr)  # noqa: T201
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, kind: str, hint: str, as_json: bool) -> NoReturn:
+    if as_json:
+        print(json.dumps({"error": message, "kind": kind, "hint": hint}))  # noqa: T201
+    print(f"error: {message}" + (f"; {hint}" if hint else ""), file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Print versions, cores, GPU and extras."""
+    from recdistill.doctor import examine, missing
+
+    found = examine()
+    if as_json:
+        print(json.dumps(found))  # noqa: T201
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            print(f"{name}: " + ", ".join(f"{key} {shown}" for key, shown in value.items()))  # noqa: T201
+        else:
+            print(f"{name}: {value}")  # noqa: T201
+    for line in missing(found) or ["nothing is missing"]:
+        print(line)  # noqa: T201
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        print(recdistill.__version__)  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+for _command in (
+    demo, prepare, train, extract, ensemble, distill, search, evaluate, recommend, report, run, compare, tune, doctor,
+):  # fmt: skip
+    app.command()(_command)
