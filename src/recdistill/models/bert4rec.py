@@ -36,7 +36,16 @@ from recdistill.models.base import Batch, State, rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.cloze import ClozeBatch, cloze_batch, draw_masks, newest_masks
 from recdistill.models.sequence_batches import Places, sequence_batches
-from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel, SequenceState, linear
+from recdistill.models.sequential import (
+    Encoded,
+    Head,
+    LossName,
+    SequenceModel,
+    SequenceState,
+    check_heads,
+    layer_outputs,
+    linear,
+)
 
 
 class BERT4Rec(SequenceModel):
@@ -81,19 +90,8 @@ class BERT4Rec(SequenceModel):
         calibration: Annotated[float, Field(ge=0, le=1)] = 0.75,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
-        super().__init__(
-            dim=dim,
-            max_length=max_length,
-            samples=samples,
-            head=head,
-            loss=loss,
-            num_negatives=num_negatives,
-            popularity=popularity,
-            calibration=calibration,
-            init_std=init_std,
-        )
-        if dim % heads:
-            raise OptionError(f"dim must be a multiple of heads; found {dim} and {heads}")
+        super().__init__(**self.shared_options())
+        check_heads(dim, heads)
         self.num_blocks, self.heads, self.inner, self.dropout = blocks, heads, inner or 4 * dim, dropout
         self.mask_share, self.last_share = mask_share, last_share
 
@@ -133,12 +131,9 @@ class BERT4Rec(SequenceModel):
     def fill_in(self, places: Places, masked: Tensor) -> Encoded:
         """Run the layers over all items, those ``masked`` (N,) replaced by MASK."""
         vectors = torch.where(masked[:, None], self.mask_vector, rows_of(self.item_table, places.items))
-        x = embeddings = self.drop(self.first_norm(vectors + self.position_table[places.from_end]))
-        hidden: list[Tensor] = []
-        for block in self.blocks:
-            x = block(x, places)
-            hidden.append(x)
-        return Encoded(embeddings, tuple(hidden), self.last_norm(F.gelu(self.last(x))))
+        embeddings = self.drop(self.first_norm(vectors + self.position_table[places.from_end]))
+        hidden = layer_outputs(self.blocks, embeddings, places)
+        return Encoded(embeddings, hidden, self.last_norm(F.gelu(self.last(hidden[-1]))))
 
     def drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

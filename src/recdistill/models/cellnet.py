@@ -35,7 +35,7 @@ from recdistill.models.base import rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.cells import Cell, Neighbours
 from recdistill.models.sequence_batches import Places
-from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel
+from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel, layer_outputs
 
 
 class CellNet(SequenceModel):
@@ -77,17 +77,7 @@ class CellNet(SequenceModel):
         calibration: Annotated[float, Field(ge=0, le=1)] = 0.75,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
-        super().__init__(
-            dim=dim,
-            max_length=max_length,
-            samples=samples,
-            head=head,
-            loss=loss,
-            num_negatives=num_negatives,
-            popularity=popularity,
-            calibration=calibration,
-            init_std=init_std,
-        )
+        super().__init__(**self.shared_options())
         self.architecture = Architecture.parse(architecture)
         if self.architecture.empty:
             raise OptionError(
@@ -113,13 +103,9 @@ class CellNet(SequenceModel):
         return min(self.max_length, self.num_cells * self.architecture.reach + 1)
 
     def encode(self, places: Places) -> Encoded:
-        x = embeddings = embedded(self, self.position_table, places)
-        neighbours = Neighbours(places)
-        hidden: list[Tensor] = []
-        for cell in self.cells:
-            x = cell(x, neighbours)
-            hidden.append(x)
-        return Encoded(embeddings, tuple(hidden), F.dropout(x, self.dropout, self.training))
+        embeddings = embedded(self, self.position_table, places)
+        hidden = layer_outputs(self.cells, embeddings, Neighbours(places))
+        return Encoded(embeddings, hidden, F.dropout(hidden[-1], self.dropout, self.training))
 
 
 def embedded(model: SequenceModel, positions: Tensor, places: Places) -> Tensor:

@@ -68,17 +68,7 @@ class GRU4Rec(SequenceModel):
         calibration: Annotated[float, Field(ge=0, le=1)] = 0.75,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
-        super().__init__(
-            dim=dim,
-            max_length=max_length,
-            samples=samples,
-            head=head,
-            loss=loss,
-            num_negatives=num_negatives,
-            popularity=popularity,
-            calibration=calibration,
-            init_std=init_std,
-        )
+        super().__init__(**self.shared_options())
         self.hidden, self.num_layers, self.dropout = hidden or 2 * dim, layers, dropout
 
     def build_layers(self, generator: torch.Generator) -> None:

@@ -27,11 +27,18 @@ from torch.nn import functional as F
 
 from recdistill.config import validated
 from recdistill.data.sequences import Samples
-from recdistill.errors import OptionError
 from recdistill.models.base import rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.sequence_batches import Places
-from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel, linear
+from recdistill.models.sequential import (
+    Encoded,
+    Head,
+    LossName,
+    SequenceModel,
+    check_heads,
+    layer_outputs,
+    linear,
+)
 
 
 class HSTU(SequenceModel):
@@ -72,19 +79,8 @@ class HSTU(SequenceModel):
         calibration: Annotated[float, Field(ge=0, le=1)] = 0.75,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
-        super().__init__(
-            dim=dim,
-            max_length=max_length,
-            samples=samples,
-            head=head,
-            loss=loss,
-            num_negatives=num_negatives,
-            popularity=popularity,
-            calibration=calibration,
-            init_std=init_std,
-        )
-        if dim % heads:
-            raise OptionError(f"dim must be a multiple of heads; found {dim} and {heads}")
+        super().__init__(**self.shared_options())
+        check_heads(dim, heads)
         self.num_blocks, self.heads, self.dropout, self.temperature = blocks, heads, dropout, temperature
 
     def build_layers(self, generator: torch.Generator) -> None:
@@ -99,16 +95,12 @@ class HSTU(SequenceModel):
     def encode(self, places: Places) -> Encoded:
         order = places.slots.clamp(max=self.max_length - 2)
         vectors = self.dim**0.5 * rows_of(self.item_table, places.items)
-        x = embeddings = F.dropout(vectors + self.position_table[order], self.dropout, self.training)
-        hidden: list[Tensor] = []
-        for block in self.blocks:
-            x = block(x, places)
-            hidden.append(x)
-        return Encoded(
-            embeddings,
-            tuple(hidden),
-            x if self.temperature is None else F.normalize(x, dim=1) / self.temperature,
-        )
+        embeddings = F.dropout(vectors + self.position_table[order], self.dropout, self.training)
+        hidden = layer_outputs(self.blocks, embeddings, places)
+        outputs = hidden[-1]
+        if self.temperature is not None:
+            outputs = F.normalize(outputs, dim=1) / self.temperature
+        return Encoded(embeddings, hidden, outputs)
 
 
 class Block(nn.Module):

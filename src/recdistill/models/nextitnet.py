@@ -77,17 +77,7 @@ class NextItNet(SequenceModel):
         calibration: Annotated[float, Field(ge=0, le=1)] = 0.75,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
-        super().__init__(
-            dim=dim,
-            max_length=max_length,
-            samples=samples,
-            head=head,
-            loss=loss,
-            num_negatives=num_negatives,
-            popularity=popularity,
-            calibration=calibration,
-            init_std=init_std,
-        )
+        super().__init__(**self.shared_options())
         self.dilations, self.num_groups, self.kernel = dilations, groups, kernel
         self.gated, self.output, self.dropout = gated, output, dropout
 

@@ -30,11 +30,18 @@ from torch.nn import functional as F
 
 from recdistill.config import validated
 from recdistill.data.sequences import Samples
-from recdistill.errors import OptionError
 from recdistill.models.base import rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.sequence_batches import Places
-from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel, linear
+from recdistill.models.sequential import (
+    Encoded,
+    Head,
+    LossName,
+    SequenceModel,
+    check_heads,
+    layer_outputs,
+    linear,
+)
 
 Norm = Literal["pre", "post", "paper"]
 
@@ -86,19 +93,8 @@ class SASRec(SequenceModel):
         calibration: Annotated[float, Field(ge=0, le=1)] = 0.75,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
-        super().__init__(
-            dim=dim,
-            max_length=max_length,
-            samples=samples,
-            head=head,
-            loss=loss,
-            num_negatives=num_negatives,
-            popularity=popularity,
-            calibration=calibration,
-            init_std=init_std,
-        )
-        if dim % heads:
-            raise OptionError(f"dim must be a multiple of heads; found {dim} and {heads}")
+        super().__init__(**self.shared_options())
+        check_heads(dim, heads)
         self.num_blocks, self.heads, self.inner = blocks, heads, inner or dim
         self.dropout, self.norm, self.activation, self.positions = dropout, norm, activation, positions
         self.attention_dropout = dropout if attention_dropout is None else attention_dropout
@@ -113,12 +109,9 @@ class SASRec(SequenceModel):
         from_start = places.slots.clamp(max=self.max_length - 2)
         order = places.from_end.clamp(min=1) if self.positions == "end" else from_start
         vectors = self.dim**0.5 * rows_of(self.item_table, places.items)
-        x = embeddings = self._drop(vectors + self.position_table[order])
-        hidden: list[Tensor] = []
-        for block in self.blocks:
-            x = block(x, places)
-            hidden.append(x)
-        return Encoded(embeddings, tuple(hidden), self.last_norm(x))
+        embeddings = self._drop(vectors + self.position_table[order])
+        hidden = layer_outputs(self.blocks, embeddings, places)
+        return Encoded(embeddings, hidden, self.last_norm(hidden[-1]))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

@@ -8,7 +8,7 @@ bias).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from recdistill import ops
+from recdistill.config import option_names
 from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import Samples
+from recdistill.errors import OptionError
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State, rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.sequence_batches import (
@@ -105,7 +107,7 @@ class SequenceState:
 
     def next_item_vectors(self) -> ScoreVectors:
         """Tables whose product is :meth:`logits`: a row for each of the N items, and the output table."""
-        return ScoreVectors(self.encoded.outputs, self._model.output_table, self._model.output_bias)
+        return ScoreVectors(self.encoded.outputs, self._table, self._model.output_bias)
 
     def logits(self, at: Tensor | None = None, items: Tensor | None = None) -> Tensor:
         """Scores of items as the next one.
@@ -115,7 +117,21 @@ class SequenceState:
             items: shape ``(n, m)``, int64, −1 scores 0; the whole catalogue by default (n × I numbers).
         """
         outputs = self.encoded.outputs if at is None else self.encoded.outputs[at]
-        return self._model.product(outputs, items)
+        return self._model.product(outputs, items, table=self._table)
+
+    @cached_property
+    @torch.no_grad()
+    def _fixed_table(self) -> Tensor:
+        return self._model.output_table
+
+    @property
+    def _table(self) -> Tensor:
+        """The output table, made once for all reads without a gradient.
+
+        A read with a gradient makes its own: one graph for all would add their gradients in another order, so that
+        training with a seed would give other bits.
+        """
+        return self._model.output_table if torch.is_grad_enabled() else self._fixed_table
 
     # user by user, at the end of the history
 
@@ -147,23 +163,23 @@ class SequenceState:
         return table[place]
 
     def item_embeddings(self, items: Tensor) -> Tensor:
-        return rows_of(self._model.output_table, items)
+        return rows_of(self._table, items)
 
     def score_vectors(self) -> ScoreVectors | None:
         """All users' vectors and the output table; None for a batch, which has vectors of its users alone."""
         if self.batch is not None:
             return None
-        return ScoreVectors(self._of_all, self._model.output_table, self._model.output_bias)
+        return ScoreVectors(self._of_all, self._table, self._model.output_bias)
 
     def score_vectors_of(self, users: Tensor) -> ScoreVectors:
         table, place = self._vectors(users)
-        return ScoreVectors(table[place], self._model.output_table, self._model.output_bias)
+        return ScoreVectors(table[place], self._table, self._model.output_bias)
 
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
         table, place = self._vectors(users)
         if items is None:
-            return self._model.product(table[place], None)
-        return self._model.product(table, items, place)
+            return self._model.product(table[place], None, table=self._table)
+        return self._model.product(table, items, place, self._table)
 
 
 class SequenceModel(Recommender, ABC):
@@ -206,6 +222,10 @@ class SequenceModel(Recommender, ABC):
         self.loss_name, self.popularity, self.calibration = loss, popularity, calibration
         self.init_std = init_std
         self._negatives = num_negatives
+
+    def shared_options(self) -> dict[str, Any]:
+        """Those of :attr:`options` that this base takes; a constructor that states them hands them on at once."""
+        return {name: self.options[name] for name in option_names(SequenceModel) if name in self.options}
 
     @abstractmethod
     def build_layers(self, generator: torch.Generator) -> None:
@@ -299,9 +319,14 @@ class SequenceModel(Recommender, ABC):
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
         return torch.cat(parts)[back.to(device)]
 
-    def product(self, outputs: Tensor, items: Tensor | None, rows: Tensor | None = None) -> Tensor:
-        """Scores of items (n, m) for rows of ``outputs``, −1 scores 0; of the whole catalogue without items."""
-        table, bias = self.output_table, self.output_bias
+    def product(
+        self, outputs: Tensor, items: Tensor | None, rows: Tensor | None = None, table: Tensor | None = None
+    ) -> Tensor:
+        """Scores of items (n, m) for rows of ``outputs``, −1 scores 0; of the whole catalogue without items.
+
+        ``table`` is :attr:`output_table` where a caller has it already.
+        """
+        table, bias = self.output_table if table is None else table, self.output_bias
         if items is None:
             scores = outputs @ table.T
             return scores if bias is None else scores + bias
@@ -376,6 +401,25 @@ class _Draw:
         drawn = torch.rand(self._count, dtype=torch.float64, generator=self._generator) * self._mass[-1]
         ids = torch.searchsorted(self._mass, drawn, right=True).clamp(max=len(self._mass) - 1)
         return SharedNegatives(ids, self._log_chances[ids])
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """Check that ``dim`` numbers split evenly over ``heads``.
+
+    Raises:
+        OptionError: they do not.
+    """
+    if dim % heads:
+        raise OptionError(f"dim must be a multiple of heads; found {dim} and {heads}")
+
+
+def layer_outputs(layers: Iterable[nn.Module], x: Tensor, reads: object) -> tuple[Tensor, ...]:
+    """What each layer leaves, first to last, from ``x`` (N, dim); a layer also reads ``reads``."""
+    found: list[Tensor] = []
+    for layer in layers:
+        x = layer(x, reads)
+        found.append(x)
+    return tuple(found)
 
 
 def linear(inputs: int, outputs: int, std: float, generator: torch.Generator, bias: bool = True) -> nn.Linear:

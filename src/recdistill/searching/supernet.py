@@ -84,15 +84,7 @@ class Supernet(SequenceModel):
         num_negatives: Annotated[int, Field(ge=1)] = 1,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
-        super().__init__(
-            dim=dim,
-            max_length=max_length,
-            samples=samples,
-            head=head,
-            loss=loss,
-            num_negatives=num_negatives,
-            init_std=init_std,
-        )
+        super().__init__(**self.shared_options())
         self.operations = space(operations, causal)
         self.num_nodes, self.num_cells, self.search_cells = nodes, cells, search_cells and cells > 1
         self.mixture: Mixture = mixture
