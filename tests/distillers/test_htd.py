@@ -59,7 +59,7 @@ def test_golden_values_of_the_topology(level: str, positive_only: bool, expected
 def test_groups_are_the_blocks_of_the_matrix_of_pairs(
     positive_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relations, "_BLOCK_PAIRS", 50)
+    monkeypatch.setattr(relations, "_BLOCK_ROWS", 6)
     generator = torch.Generator().manual_seed(0)
     student = torch.randn(30, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     t = unit_rows(torch.randn(30, 6, dtype=torch.float64, generator=generator))

@@ -2,7 +2,7 @@
 
 With unit rows S and T of one group, Σ_ij (s_i·s_j − t_i·t_j)² = ‖SᵀS‖² + ‖TᵀT‖² − 2 ‖SᵀT‖² (Frobenius norms), so no
 matrix of pairs is needed. Where pairs are filtered by sign there is no such form: then pairs exist one block of
-rows of one group at a time, as they do in groups so small that this is less work.
+rows of one group at a time, each unordered pair once, as they do in groups so small that this is less work.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_BLOCK_PAIRS = 1 << 22
-"""Pairs of one block: 16 MiB in float32."""
+_BLOCK_ROWS = 128
+"""Rows of one block, so few that its pairs with a thousand others stay in a core's cache."""
 
 
 def relation_error(student: Tensor, teacher: Tensor, sizes: list[int], positive_only: bool) -> Tensor:
@@ -63,19 +63,26 @@ def _all_pairs(s: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _in_blocks(s: Tensor, t: Tensor, gradient: Tensor, positive_only: bool) -> tuple[Tensor, Tensor | int]:
-    """The sum over one group's pairs, all or those of positive teacher cosine, and how many there are."""
+    """The sum over one group's pairs, all or those of positive teacher cosine, and how many there are.
+
+    A block of rows meets only the rows from its own first one on; pairs of two blocks count twice.
+    """
     total = s.new_zeros((), dtype=torch.float64)
     pairs = torch.zeros((), dtype=torch.int64, device=s.device)
-    rows = max(1, _BLOCK_PAIRS // max(1, len(s)))
-    for rows_s, rows_t, out in zip(s.split(rows), t.split(rows), gradient.split(rows), strict=True):
-        wanted = rows_t @ t.T  # (r, n)
-        error = (rows_s @ s.T).sub_(wanted)
+    gradient.zero_()
+    for start in range(0, len(s), _BLOCK_ROWS):
+        block_s, block_t = s[start : start + _BLOCK_ROWS], t[start : start + _BLOCK_ROWS]
+        own = len(block_s)
+        wanted = block_t @ t[start:].T  # (own, n − start)
+        error = (block_s @ s[start:].T).sub_(wanted)
         if positive_only:
             counted = wanted > 0
             error.mul_(counted)
-            pairs = pairs + counted.sum()
-        total = total + _square(error)
-        torch.mm(error, s, out=out)
+            pairs = pairs + 2 * counted.sum() - counted[:, :own].sum()
+        every, within = error.view(-1), error[:, :own].reshape(-1)
+        total = total + 2 * every.dot(every).double() - within.dot(within).double()
+        gradient[start : start + own].addmm_(error, s[start:])
+        gradient[start + own :].addmm_(error[:, own:].T, block_s)
     gradient.mul_(4)
     return total, pairs if positive_only else len(s) ** 2
 
