@@ -10,8 +10,9 @@ product of two tables, the rows' h and Q. Without hidden layers W makes [μ ; lo
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from recdistill import ops
 from recdistill.data.interactions import Interactions
+from recdistill.data.vocabulary import Vocabulary
+from recdistill.models.base import Recommender
 from recdistill.models.bpr import normal
 
 _TILE = 1 << 23
@@ -144,6 +147,57 @@ class Codes:
                 return self._of_batch.hidden, place
         unique, place = ops.unique_inverse(rows, self._rows.num_users)
         return self.encoded(unique).hidden, place
+
+
+class AutoencoderModel(Recommender, ABC):
+    """Base of the models that are this autoencoder over rows of the train pairs.
+
+    Args:
+        dim: length of z, at least 1.
+        hidden_dim: width of the hidden layer on either side of z, at least 0; 0 for none.
+        dropout: share of a row's entries dropped in training, within [0, 1).
+        beta: largest weight of the KL term, at least 0.
+        anneal_steps: steps over which β grows to it, at least 0.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = (
+        "network.input_table",
+        "network.output_table",
+        "network.output_bias",
+    )
+
+    def __init__(self, *, dim: int, hidden_dim: int, dropout: float, beta: float, anneal_steps: int) -> None:
+        super().__init__()
+        self.dim, self.hidden_dim, self.dropout = dim, hidden_dim, dropout
+        self.beta, self.anneal_steps = beta, anneal_steps
+
+    @abstractmethod
+    def rows_in(self, interactions: Interactions) -> Interactions:
+        """The rows that the network reads, as what :class:`Interactions` calls users."""
+
+    def build(self, interactions: Interactions, generator: torch.Generator) -> None:
+        self.num_users, self.num_items = interactions.num_users, interactions.num_items
+        self.rows = self.rows_in(interactions)
+        self.network = Autoencoder(self.rows.num_items, self.dim, self.hidden_dim, self.dropout, generator)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def attach(self, users: Vocabulary, items: Vocabulary, train_pairs: Interactions) -> None:
+        super().attach(users, items, train_pairs)
+        self.rows = self.rows_in(train_pairs)
+
+    def loss_of(self, codes: Codes, rows: Tensor) -> Tensor:
+        """The loss of distinct ``rows`` (b,), ascending, whole; in training it counts a step of β's growth."""
+        network = self.network
+        hidden, mean, log_variance = codes.encoded(rows)
+        observed = self.rows.rows(rows.cpu())
+        likelihood = multinomial_loss(hidden, network.output_table, network.output_bias, observed)
+        if self.beta == 0:
+            return likelihood
+        steps = self.get_buffer("steps")
+        beta = annealed(self.beta, steps, self.anneal_steps)
+        if self.training:
+            steps += 1
+        return likelihood + beta * divergence(mean, log_variance)
 
 
 def multinomial_loss(hidden: Tensor, weight: Tensor, bias: Tensor, rows: ops.Rows) -> Tensor:

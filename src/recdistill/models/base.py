@@ -258,6 +258,8 @@ class Recommender(nn.Module):
     """True for models that :meth:`fit` at once; the loop calls that as its single epoch."""
     sequential: ClassVar[bool] = False
     """True for models that read a user's items in order (:class:`~recdistill.models.sequential.SequenceModel`)."""
+    tables: ClassVar[tuple[str, ...]] = ()
+    """Names in the model's state of what holds numbers of single users, items or positions; a model may lack some."""
 
     options: dict[str, Any]
     num_users: int = 0
@@ -367,13 +369,8 @@ class Recommender(nn.Module):
         return sum(value.numel() for value in self.state_dict().values())
 
     def num_layer_parameters(self) -> int:
-        """Of these numbers, those of no single user, item or position: a model without its embeddings."""
-        rows = {self.num_users, self.num_items, self.num_users + self.num_items}
-        return sum(
-            value.numel()
-            for name, value in self.state_dict().items()
-            if not name.endswith("table") and not (value.ndim and len(value) in rows)
-        )
+        """Of these numbers, those outside :attr:`tables`: a model without its embeddings."""
+        return sum(value.numel() for name, value in self.state_dict().items() if name not in self.tables)
 
     def parameter(self, name: str) -> Tensor:
         """A parameter by name, for code that is generic over models."""

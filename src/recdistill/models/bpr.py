@@ -33,6 +33,8 @@ class BPR(Recommender):
         init_std: standard deviation of the initial vectors, above 0 (papers: 0.01).
     """
 
+    tables = ("user_table", "item_table")
+
     @validated
     def __init__(
         self,

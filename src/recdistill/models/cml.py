@@ -92,6 +92,8 @@ class CML(Recommender):
             [−4 max_norm², 0], which leaves a softmax over many items nearly flat.
     """
 
+    tables = ("user_table", "item_table")
+
     @validated
     def __init__(
         self,

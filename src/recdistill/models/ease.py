@@ -13,7 +13,7 @@ inverted inside one items × items block of float32, the only one of its size. T
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
@@ -25,13 +25,12 @@ from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
 from recdistill.files import size_text
-from recdistill.models.base import Batch, Recommender
-from recdistill.models.history import HistoryState, as_interactions, binary_matrix, column_lists
+from recdistill.models.history import HistoryModel, binary_matrix
 
 _ROWS_AT_ONCE = 1024
 
 
-class EASE(Recommender):
+class EASE(HistoryModel):
     """Item-to-item weights in closed form.
 
     Args:
@@ -40,7 +39,7 @@ class EASE(Recommender):
         max_items: the largest catalogue that is fitted, at least 1: the block takes 4 bytes × items².
     """
 
-    closed_form = True
+    tables = ("weights", "rows", "values")
 
     @validated
     def __init__(
@@ -54,7 +53,6 @@ class EASE(Recommender):
         self.regularisation = regularisation
         self.num_weights = num_weights
         self.max_items = max_items
-        self._sparse: Any = None
 
     def build(self, interactions: Interactions, generator: torch.Generator) -> None:
         count = interactions.num_items
@@ -64,8 +62,7 @@ class EASE(Recommender):
                 f" max_items is {self.max_items:,}",
                 f"raise it with --set model.max_items={count}, or choose itemknn",
             )
-        self.num_users, self.num_items = interactions.num_users, count
-        self._histories = interactions
+        super().build(interactions, generator)
         if self.num_weights is None:
             self.register_buffer("weights", torch.empty(count, count))
             return
@@ -79,8 +76,7 @@ class EASE(Recommender):
             kept = f"{size_text(8 * count * self.num_weights)} of it are stored"
         return f"ease: a block of {count:,} x {count:,} items, {size_text(4 * count**2)} of memory; {kept}"
 
-    def fit(self, interactions: Interactions, generator: torch.Generator) -> None:
-        self._histories, self._sparse = interactions, None
+    def fit_weights(self, interactions: Interactions) -> None:
         if self.num_weights is None:
             stored = self.get_buffer("weights")
             block = stored if stored.is_cpu else torch.empty(stored.shape)
@@ -94,27 +90,10 @@ class EASE(Recommender):
         self.get_buffer("rows").copy_(ids)
         self.get_buffer("values").copy_(values)
 
-    def attach(self, users: Any, items: Any, train_pairs: Interactions) -> None:
-        super().attach(users, items, train_pairs)
-        self._histories = train_pairs
-
-    def train(self, mode: bool = True) -> Self:
-        self._sparse = None  # other weights may have been loaded
-        return super().train(mode)
-
-    def state(self, batch: Batch | None = None) -> HistoryState:
-        return self._state(self._histories)
-
-    def fold_in(self, histories: ops.Rows) -> HistoryState:
-        return self._state(as_interactions(histories, self.num_items))
-
-    def _state(self, histories: Interactions) -> HistoryState:
+    def item_weights(self) -> Tensor | tuple[Tensor, Tensor]:
         if self.num_weights is None:
-            weights = self.get_buffer("weights")
-            return HistoryState("ease", histories, weights, weights.device)
-        if self._sparse is None:
-            self._sparse = column_lists(self.get_buffer("rows").cpu(), self.get_buffer("values").cpu())
-        return HistoryState("ease", histories, self._sparse, self.get_buffer("values").device)
+            return self.get_buffer("weights")
+        return self.get_buffer("rows"), self.get_buffer("values")
 
 
 def inverse_of_gram(interactions: Interactions, regularisation: float, block: Tensor) -> Tensor:

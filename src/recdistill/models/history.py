@@ -1,9 +1,10 @@
-"""The state of models that score by what a user took: histories × item-to-item weights."""
+"""Models that score by what a user took: histories × item-to-item weights."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from recdistill import ops
 from recdistill.data.interactions import Interactions
-from recdistill.models.base import no_embeddings
+from recdistill.data.vocabulary import Vocabulary
+from recdistill.models.base import Batch, Recommender, no_embeddings
 
 _BLOCK_BYTES = 64 << 20
 """Upper bound of one block of scores."""
@@ -75,6 +77,55 @@ class HistoryState:
         taken = binary_matrix(rows, self.num_items)
         scores = taken @ self._weights
         return torch.from_numpy(scores.toarray()).to(self.device)
+
+
+class HistoryModel(Recommender, ABC):
+    """Base of the models that fit item-to-item weights at once and score histories with them."""
+
+    closed_form: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sparse: Any = None
+
+    @abstractmethod
+    def fit_weights(self, interactions: Interactions) -> None:
+        """Fit the weights and store them in buffers."""
+
+    @abstractmethod
+    def item_weights(self) -> Tensor | tuple[Tensor, Tensor]:
+        """The buffers: W, dense, or the rows of each column of W and the weights there, as for :func:`column_lists`."""
+
+    def build(self, interactions: Interactions, generator: torch.Generator) -> None:
+        self.num_users, self.num_items = interactions.num_users, interactions.num_items
+        self._histories = interactions
+
+    def fit(self, interactions: Interactions, generator: torch.Generator) -> None:
+        self._histories, self._sparse = interactions, None
+        self.fit_weights(interactions)
+
+    def attach(self, users: Vocabulary, items: Vocabulary, train_pairs: Interactions) -> None:
+        super().attach(users, items, train_pairs)
+        self._histories = train_pairs
+
+    def train(self, mode: bool = True) -> Self:
+        self._sparse = None  # other weights may have been loaded
+        return super().train(mode)
+
+    def state(self, batch: Batch | None = None) -> HistoryState:
+        return self._state(self._histories)
+
+    def fold_in(self, histories: ops.Rows) -> HistoryState:
+        return self._state(as_interactions(histories, self.num_items))
+
+    def _state(self, histories: Interactions) -> HistoryState:
+        found = self.item_weights()
+        if isinstance(found, Tensor):
+            return HistoryState(self.model_name(), histories, found, found.device)
+        ids, values = found
+        if self._sparse is None:
+            self._sparse = column_lists(ids.cpu(), values.cpu())
+        return HistoryState(self.model_name(), histories, self._sparse, values.device)
 
 
 def binary_matrix(rows: ops.Rows, num_items: int) -> Any:

@@ -13,7 +13,7 @@ a block of items at a time from sparse rows, and only N(i) is kept.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -22,13 +22,12 @@ from torch import Tensor
 from recdistill import ops
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
-from recdistill.models.base import Batch, Recommender
-from recdistill.models.history import HistoryState, as_interactions, binary_matrix, column_lists
+from recdistill.models.history import HistoryModel, binary_matrix
 
 _BLOCK_BYTES = 32 << 20
 
 
-class ItemKNN(Recommender):
+class ItemKNN(HistoryModel):
     """Nearest neighbours among items, by cosine.
 
     Args:
@@ -36,7 +35,7 @@ class ItemKNN(Recommender):
         shrinkage: h, at least 0, in users.
     """
 
-    closed_form = True
+    tables = ("neighbors", "similarities")
 
     @validated
     def __init__(
@@ -48,40 +47,20 @@ class ItemKNN(Recommender):
         super().__init__()
         self.num_neighbors = num_neighbors
         self.shrinkage = shrinkage
-        self._sparse: Any = None
 
     def build(self, interactions: Interactions, generator: torch.Generator) -> None:
-        self.num_users, self.num_items = interactions.num_users, interactions.num_items
-        self._histories = interactions
+        super().build(interactions, generator)
         shape = self.num_items, self.num_neighbors
         self.register_buffer("neighbors", torch.full(shape, -1, dtype=torch.int32))
         self.register_buffer("similarities", torch.zeros(shape))
 
-    def fit(self, interactions: Interactions, generator: torch.Generator) -> None:
-        self._histories, self._sparse = interactions, None
+    def fit_weights(self, interactions: Interactions) -> None:
         ids, similarities = nearest(interactions, self.num_neighbors, self.shrinkage)
         self.get_buffer("neighbors").copy_(ids)
         self.get_buffer("similarities").copy_(similarities)
 
-    def attach(self, users: Any, items: Any, train_pairs: Interactions) -> None:
-        super().attach(users, items, train_pairs)
-        self._histories = train_pairs
-
-    def train(self, mode: bool = True) -> Self:
-        self._sparse = None  # other weights may have been loaded
-        return super().train(mode)
-
-    def state(self, batch: Batch | None = None) -> HistoryState:
-        return self._state(self._histories)
-
-    def fold_in(self, histories: ops.Rows) -> HistoryState:
-        return self._state(as_interactions(histories, self.num_items))
-
-    def _state(self, histories: Interactions) -> HistoryState:
-        similarities = self.get_buffer("similarities")
-        if self._sparse is None:
-            self._sparse = column_lists(self.get_buffer("neighbors").cpu(), similarities.cpu())
-        return HistoryState("itemknn", histories, self._sparse, similarities.device)
+    def item_weights(self) -> tuple[Tensor, Tensor]:
+        return self.get_buffer("neighbors"), self.get_buffer("similarities")
 
 
 def nearest(interactions: Interactions, count: int, shrinkage: float) -> tuple[Tensor, Tensor]:

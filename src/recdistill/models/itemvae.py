@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -36,16 +36,8 @@ from torch import Tensor
 from recdistill import ops
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
-from recdistill.models.autoencoder import (
-    Autoencoder,
-    Codes,
-    annealed,
-    biases,
-    divergence,
-    log_norms,
-    multinomial_loss,
-)
-from recdistill.models.base import Batch, Recommender, ScoreVectors, State, rows_of
+from recdistill.models.autoencoder import Autoencoder, AutoencoderModel, Codes, biases, log_norms
+from recdistill.models.base import Batch, ScoreVectors, State, rows_of
 from recdistill.models.sampling import row_batches
 
 
@@ -116,7 +108,7 @@ class ItemVAEState:
         return biases(self._shifts(unique, table[rows]), column)
 
 
-class ItemVAE(Recommender):
+class ItemVAE(AutoencoderModel):
     """Variational autoencoder over items.
 
     Args:
@@ -139,27 +131,17 @@ class ItemVAE(Recommender):
         anneal_steps: Annotated[int, Field(ge=0)] = 1000,
         score: Literal["expected", "logits"] = "expected",
     ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.hidden_dim = hidden_dim
-        self.dropout = dropout
-        self.beta = beta
-        self.anneal_steps = anneal_steps
+        super().__init__(
+            dim=dim, hidden_dim=hidden_dim, dropout=dropout, beta=beta, anneal_steps=anneal_steps
+        )
         self.score = score
 
-    def build(self, interactions: Interactions, generator: torch.Generator) -> None:
-        self.num_users, self.num_items = interactions.num_users, interactions.num_items
-        self.network = Autoencoder(self.num_users, self.dim, self.hidden_dim, self.dropout, generator)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._takers = interactions.transpose()
-
-    def attach(self, users: Any, items: Any, train_pairs: Interactions) -> None:
-        super().attach(users, items, train_pairs)
-        self._takers = train_pairs.transpose()
+    def rows_in(self, interactions: Interactions) -> Interactions:
+        return interactions.transpose()
 
     def state(self, batch: Batch | None = None) -> ItemVAEState:
         items = None if batch is None else batch.unique_positives
-        return ItemVAEState(self.network, self._takers, items, self.score == "expected")
+        return ItemVAEState(self.network, self.rows, items, self.score == "expected")
 
     def batches(
         self, interactions: Interactions, batch_size: int, generator: torch.Generator
@@ -168,14 +150,4 @@ class ItemVAE(Recommender):
 
     def loss(self, state: State, batch: Batch) -> Tensor:
         assert isinstance(state, ItemVAEState)
-        network, items = self.network, batch.unique_positives
-        hidden, mean, log_variance = state.codes.encoded(items)
-        rows = self._takers.rows(items.cpu())
-        likelihood = multinomial_loss(hidden, network.output_table, network.output_bias, rows)
-        if self.beta == 0:
-            return likelihood
-        steps = self.get_buffer("steps")
-        beta = annealed(self.beta, steps, self.anneal_steps)
-        if self.training:
-            steps += 1
-        return likelihood + beta * divergence(mean, log_variance)
+        return self.loss_of(state.codes, batch.unique_positives)

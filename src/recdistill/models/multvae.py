@@ -25,7 +25,7 @@ which leaves no noise; here it is 1, as in the paper.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -34,15 +34,8 @@ from torch import Tensor
 from recdistill import ops
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
-from recdistill.models.autoencoder import (
-    Autoencoder,
-    Codes,
-    annealed,
-    biases,
-    divergence,
-    multinomial_loss,
-)
-from recdistill.models.base import Batch, Recommender, ScoreVectors, State, rows_of
+from recdistill.models.autoencoder import Autoencoder, AutoencoderModel, Codes, biases
+from recdistill.models.base import Batch, ScoreVectors, State, rows_of
 from recdistill.models.history import as_interactions
 from recdistill.models.sampling import row_batches
 
@@ -86,7 +79,7 @@ class MultVAEState:
         return (product + biases(self._bias, items)).masked_fill(items < 0, 0.0)
 
 
-class MultVAE(Recommender):
+class MultVAE(AutoencoderModel):
     """Variational autoencoder over users.
 
     Args:
@@ -108,25 +101,15 @@ class MultVAE(Recommender):
         beta: Annotated[float, Field(ge=0)] = 0.2,
         anneal_steps: Annotated[int, Field(ge=0)] = 1000,
     ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.hidden_dim = hidden_dim
-        self.dropout = dropout
-        self.beta = beta
-        self.anneal_steps = anneal_steps
+        super().__init__(
+            dim=dim, hidden_dim=hidden_dim, dropout=dropout, beta=beta, anneal_steps=anneal_steps
+        )
 
-    def build(self, interactions: Interactions, generator: torch.Generator) -> None:
-        self.num_users, self.num_items = interactions.num_users, interactions.num_items
-        self.network = Autoencoder(self.num_items, self.dim, self.hidden_dim, self.dropout, generator)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._histories = interactions
-
-    def attach(self, users: Any, items: Any, train_pairs: Interactions) -> None:
-        super().attach(users, items, train_pairs)
-        self._histories = train_pairs
+    def rows_in(self, interactions: Interactions) -> Interactions:
+        return interactions
 
     def state(self, batch: Batch | None = None) -> MultVAEState:
-        return MultVAEState(self.network, self._histories, None if batch is None else batch.users)
+        return MultVAEState(self.network, self.rows, None if batch is None else batch.users)
 
     def fold_in(self, histories: ops.Rows) -> MultVAEState:
         return MultVAEState(self.network, as_interactions(histories, self.num_items))
@@ -138,14 +121,4 @@ class MultVAE(Recommender):
 
     def loss(self, state: State, batch: Batch) -> Tensor:
         assert isinstance(state, MultVAEState)
-        network, users = self.network, batch.users
-        hidden, mean, log_variance = state.codes.encoded(users)
-        rows = self._histories.rows(users.cpu())
-        likelihood = multinomial_loss(hidden, network.output_table, network.output_bias, rows)
-        if self.beta == 0:
-            return likelihood
-        steps = self.get_buffer("steps")
-        beta = annealed(self.beta, steps, self.anneal_steps)
-        if self.training:
-            steps += 1
-        return likelihood + beta * divergence(mean, log_variance)
+        return self.loss_of(state.codes, batch.users)

@@ -141,6 +141,8 @@ class NeuMF(Recommender):
         num_negatives: unobserved items a row, at least 1 (paper: 4).
     """
 
+    tables = ("user_table", "item_table", "user_tower", "item_tower")
+
     @validated
     def __init__(
         self,

@@ -198,6 +198,7 @@ class SequenceModel(Recommender, ABC):
     """
 
     sequential: ClassVar[bool] = True
+    tables: ClassVar[tuple[str, ...]] = ("item_table", "own_output_table", "output_bias", "position_table")
     samples: Samples
     most_layers: int = 0
     """Hidden states of a step at most, for a model in which their number varies."""

@@ -130,6 +130,8 @@ class SimpleX(Recommender):
             temperature. Cosines lie within [−1, 1], which leaves a softmax over many items nearly flat.
     """
 
+    tables = ("user_table", "item_table")
+
     @validated
     def __init__(
         self,

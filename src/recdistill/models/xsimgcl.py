@@ -55,6 +55,8 @@ class XSimGCL(Recommender):
         embedding_decay: weight of the penalty on the batch's initial vectors, at least 0 (paper: 1e-4).
     """
 
+    tables = ("table",)
+
     @validated
     def __init__(
         self,

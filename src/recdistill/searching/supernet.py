@@ -58,6 +58,7 @@ class Supernet(SequenceModel):
         init_std: standard deviation of the initial tables, above 0.
     """
 
+    tables = (*SequenceModel.tables, "held_out_users")
     temperature: Tensor
     frozen_architecture: Tensor
     held_out_users: Tensor
