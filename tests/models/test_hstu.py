@@ -60,6 +60,27 @@ def test_the_equation_by_hand(temperature: float | None) -> None:
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_table_is_normalised_once_for_all_reads_without_a_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = built(model_of(), tiny_sequences()).eval()
+    made: list[int] = []
+    table = HSTU.output_table.fget
+    assert table is not None
+    monkeypatch.setattr(HSTU, "output_table", property(lambda self: made.append(1) or table(self)))
+    state = model.state(None)
+    with torch.no_grad():
+        state.scores(torch.arange(3))
+        state.scores(torch.arange(3), torch.tensor([[0, 1, -1]] * 3))
+        vectors, items = state.score_vectors(), state.item_embeddings(torch.arange(14))
+    assert vectors is not None
+    assert torch.equal(vectors.items, items)
+    assert len(made) == 1
+    with_gradient = state.item_embeddings(torch.arange(14))
+    assert with_gradient.requires_grad
+    assert torch.equal(with_gradient, items)
+
+
 def test_every_position_that_is_read_is_trained() -> None:
     model = built(model_of(), tiny_sequences(), scale=3.0)
     assert isinstance(model, HSTU)

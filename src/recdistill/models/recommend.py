@@ -19,7 +19,8 @@ from recdistill.models.base import Recommender, ScoreVectors, State
 from recdistill.models.history import as_interactions
 from recdistill.models.ranking import top_items
 
-_FOLDED_AT_ONCE = 256
+_FOLDED_BYTES = 16 << 20
+"""Upper bound of a block of float32 matrices (n, dim, dim) when new users are folded in; up to four exist at once."""
 
 
 @validated
@@ -175,14 +176,16 @@ def fold_in(
     lengths = histories.indptr.diff()
     solved = items.new_zeros(len(lengths), dim)
     eye = torch.eye(dim, device=items.device)
-    for start in range(0, len(lengths), _FOLDED_AT_ONCE):
-        own = lengths[start : start + _FOLDED_AT_ONCE]
+    most = max(1, _FOLDED_BYTES // (4 * dim**2))
+    size = min(256, most)  # users of a block
+    for start in range(0, len(lengths), size):
+        own = lengths[start : start + size]
         chosen = histories.items[histories.indptr[start] : histories.indptr[start + len(own)]].long()
         owner = torch.repeat_interleave(torch.arange(len(own)), own).to(items.device)
         rows = items[chosen]
         target = items.new_zeros(len(own), dim).index_add_(0, owner, rows)
         matrix = items.new_zeros(len(own), dim, dim)
-        for part in torch.arange(len(rows)).split(4096):  # bounds the (rows, dim, dim) products
+        for part in torch.arange(len(rows)).split(min(4096, most)):
             outer = rows[part][:, :, None] * rows[part][:, None, :]
             matrix.index_add_(0, owner[part], outer)
         matrix += negative_weight * own.to(items)[:, None, None] * gram
