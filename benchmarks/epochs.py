@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from recdistill.knowledge.base import Member
     from recdistill.knowledge.teacher import TeacherKnowledge
 
-ADAM, SPARSE = {"optimiser": "adam"}, {"optimiser": "sparse-adam"}
 RRD: dict[str, object] = {"method": "rrd", "num_interesting": 100, "num_uninteresting": 200}
 SOFT: dict[str, object] = {"num_experts": 30, "anneal_epochs": 1000}
 HARD: dict[str, object] = {"num_experts": 30, "anneal_epochs": 1}  # one-hot from the second epoch on

@@ -71,7 +71,10 @@ def test_lists_hold_the_top_items_and_the_next_one() -> None:
     reads = case.knowledge.state(case.batch).sequence_reads(case.student.places)
     ids, targets = listed(case.student, reads, 3, None)
     logits = reads.logits()
-    for row, following in enumerate(case.student.batch.next_items.tolist() if case.student.batch else []):
+    assert case.student.batch is not None
+    following_items = case.student.batch.next_items.tolist()
+    assert len(following_items) == len(ids) > 0
+    for row, following in enumerate(following_items):
         best = logits[row].topk(3).indices.tolist()
         expected = best + ([following] if following >= 0 and following not in best else [-1])
         assert ids[row].tolist() == expected

@@ -116,7 +116,6 @@ def test_places() -> None:
     assert places.from_end.tolist() == [1, 0, 2, 1, 0]
     values = places.items.float()[:, None]
     assert places.to_grid(values).squeeze(2).tolist() == [[4, 5, 0], [0, 0, 0], [7, 8, 9]]
-    assert torch.equal(places.grid_mask, places.to_grid(values).squeeze(2) > 0)
     assert places.padded(values).squeeze(2).tolist() == [[0, 4, 5], [0, 0, 0], [7, 8, 9]]
     assert torch.equal(places.from_grid(places.to_grid(values)), values)
     assert places.at_end(values).squeeze(1).tolist() == [5, 0, 9]

@@ -120,11 +120,6 @@ class Places:
     def _in_grid(self) -> Tensor:
         return self.owners * self.width + self.slots
 
-    @cached_property
-    def grid_mask(self) -> Tensor:
-        """True at the items of a grid, shape ``(w, width)``, bool."""
-        return torch.arange(self.width, device=self.items.device) < self.lengths[:, None]
-
     def to_grid(self, values: Tensor) -> Tensor:
         """Rows of items ``(N, …)`` as a grid ``(w, width, …)``, zeros where there is no item."""
         grid = values.new_zeros(self.windows * self.width, *values.shape[1:])

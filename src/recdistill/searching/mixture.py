@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.models.architecture import Architecture
-from recdistill.models.cells import Cell, Neighbours, NodeMix, Reads, make_operation
+from recdistill.models.cells import Neighbours, NodeMix, Reads, make_operation
 
 Mixture = Literal["full", "single"]
 
@@ -75,13 +75,6 @@ class MixedCell(nn.Module):
                 state = self._of(number, source, name).state_dict()
                 found |= {f"edges.{number}_{source}.{key}": value for key, value in state.items()}
         return found
-
-
-def discrete(cell: MixedCell, architecture: Architecture, dim: int) -> Cell:
-    """The cell of ``architecture`` with the weights it has in ``cell``."""
-    made = Cell(architecture, dim, torch.Generator())
-    made.load_state_dict(cell.weights_of(architecture))
-    return made
 
 
 def one_hot(architecture: Architecture, names: Sequence[str]) -> Tensor:
