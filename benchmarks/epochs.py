@@ -130,7 +130,8 @@ def measure(data_path: Path, case: dict[str, object]) -> dict[str, float]:
     from recdistill.knowledge.teacher import live
     from recdistill.models import BPR
     from recdistill.steps.distill import make_methods
-    from recdistill.training.loop import TrainingOptions, train
+    from recdistill.training.loop import train
+    from recdistill.training.options import TrainingOptions
 
     pairs = Data.load(data_path).train
     tables = case["methods"]

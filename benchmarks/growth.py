@@ -57,7 +57,8 @@ def measure(name: str, size: int) -> dict[str, float]:
     from recdistill.knowledge.teacher import live
     from recdistill.models import BPR
     from recdistill.steps.distill import make_methods
-    from recdistill.training.loop import TrainingOptions, train
+    from recdistill.training.loop import train
+    from recdistill.training.options import TrainingOptions
 
     generator = torch.Generator().manual_seed(0)
     users, items, rows = 5219 * size, 25181 * size, 103_000 * size

@@ -23,7 +23,7 @@ def train(
     """Train a teacher, or a student without distillation."""
     from recdistill.config import find
     from recdistill.steps.train import train as run_train
-    from recdistill.training.loop import TrainingOptions
+    from recdistill.training.options import TrainingOptions
 
     chosen = call.sorted_sets({"model": find("models", model), "training": TrainingOptions})
     run_train(
@@ -66,7 +66,7 @@ def distill(
     from recdistill.distillers.base import term_names
     from recdistill.steps.distill import DEFAULT_PRESET, find_method, method_tables
     from recdistill.steps.distill import distill as run_distill
-    from recdistill.training.loop import TrainingOptions
+    from recdistill.training.options import TrainingOptions
 
     if (knowledge is None) == (live is None):
         raise OptionError("distill needs a knowledge directory, or --live MODEL, and not both")
@@ -118,7 +118,7 @@ def search(
     from recdistill.steps.search import VARIANTS
     from recdistill.steps.search import ablations as run_ablations
     from recdistill.steps.search import search as run_search
-    from recdistill.training.loop import TrainingOptions
+    from recdistill.training.options import TrainingOptions
 
     chosen = call.sorted_sets(
         {"model": CellNet, "search": SearchOptions, "adarec": AdaRec, "training": TrainingOptions}
