@@ -130,6 +130,14 @@ def test_extreme_values_stay_what_they_are() -> None:
     )
 
 
+@pytest.mark.parametrize("dim", [1, 4, 20, 33])
+def test_vectors_of_zeros_score_zero_and_not_minus_zero(dim: int) -> None:
+    scores = scores_at(
+        torch.zeros(1, dim), -torch.ones(3, dim), torch.tensor([0]), torch.tensor([[0, 1, 2, -1]])
+    )
+    assert scores.signbit().tolist() == [[False] * 4]
+
+
 def test_float64_takes_the_twin_whose_gradient_is_right() -> None:
     users, items = (table.detach().double().requires_grad_() for table in tables(4, 5, 3))
     chosen, ids = torch.tensor([0, 3, 3]), torch.tensor([[0, -1], [4, 4], [1, 0]])
