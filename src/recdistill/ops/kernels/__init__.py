@@ -21,8 +21,8 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Sums may be reordered and fused, which lets loops use vector instructions. Inf, NaN and the sign of a zero keep their
-# meaning: where signs were free, code from the cache gave −0 and freshly compiled code gave 0.
+# Sums may be reordered and fused, which lets loops use vector instructions; inf and NaN keep their meaning. Signs of
+# zeros do too: where they were free, code from the cache gave −0 and freshly compiled code gave 0.
 REORDER = {"reassoc", "contract"}
 
 SMALL_WORK = 1 << 17
