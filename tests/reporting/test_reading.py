@@ -80,7 +80,7 @@ def test_the_least_that_the_contract_asks_for_is_enough() -> None:
 def test_whatever_is_null_has_a_reason(tree: dict[str, Any]) -> None:
     tree["models"]["alone"] |= {"kind": "knowledge", "parameters": None, "bytes": None, "latency_ms": None}
     tree["models"]["teacher"]["latency_ms"] = None
-    reason = "the teacher teacher does not beat alone significantly"
+    reason = "teacher does not beat alone significantly"
     tree["groups"]["student"]["gap_closed"]["ndcg@10"] = {"value": None, "interval": None, "reason": reason}
     tree["groups"]["teacher"]["metrics"]["ndcg@10"] = {"mean": None, "stderr": None, "n": 0, "interval": None}
     tree["popularity_groups"]["models"]["student"]["recall@20"][0] = {"mean": None, "n": 0}

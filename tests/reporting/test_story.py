@@ -85,11 +85,11 @@ def test_an_unproven_gain_is_called_so(tree: dict[str, Any]) -> None:
 
 
 def test_a_missing_gap_has_its_reason(tree: dict[str, Any]) -> None:
-    gap(tree, None, "the teacher teacher does not beat alone significantly")
+    gap(tree, None, "teacher does not beat alone significantly")
     told = story(tree)
     assert plain(told.headline).endswith("with 5 % of its parameters.")
     tile = told.tiles[1]
-    assert (tile.figure, tile.detail) == ("–", "the teacher teacher does not beat alone significantly")
+    assert (tile.figure, tile.detail) == ("–", "teacher does not beat alone significantly")
 
 
 def test_a_missing_teacher_is_said(tree: dict[str, Any]) -> None:

@@ -191,7 +191,7 @@ def beats(tests: Sequence[Test], winner: str, loser: str, metric: str) -> tuple[
             if ahead > 0 and test["p_holm"] < LEVEL:
                 return True, ""
             return False, (
-                f"the teacher {winner} does not beat {loser} significantly "
+                f"{winner} does not beat {loser} significantly "
                 f"(difference {ahead:+.4f}, corrected p {test['p_holm']:.3f})"
             )
-    return False, f"the teacher {winner} is {loser} itself"
+    return False, f"{winner} is {loser} itself"
