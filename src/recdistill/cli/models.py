@@ -54,7 +54,7 @@ def distill(
         list[str] | None,
         Option(
             "--method",
-            help="A method or a preset of docs/methods.md; repeated ones add up (default de-rrd).",
+            help="A method or a preset of docs/methods.md; repeated ones add up (default recommended).",
             show_default=False,
         ),
     ] = None,

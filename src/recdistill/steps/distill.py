@@ -18,7 +18,7 @@ from recdistill.steps.fit import DataLike, ModelLike, fit, make_model, make_trai
 from recdistill.steps.load import load
 from recdistill.training.options import TrainingOptions
 
-DEFAULT_PRESET = "de-rrd"
+DEFAULT_PRESET = "recommended"
 
 MethodLike = Distiller | str | Mapping[str, Any]
 
