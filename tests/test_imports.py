@@ -31,6 +31,7 @@ FOUNDATION = {
     "runfiles",
     "signatures",
     "typetexts",
+    "wording",
 }
 ROOMS = [
     "ops",

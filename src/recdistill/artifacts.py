@@ -62,6 +62,7 @@ class Job:
         hash: fingerprint of the call.
         reused: ``out`` is there already, with the same hash: the block must write nothing.
         resumed: ``work`` holds what an interrupted run of the same call left.
+        dropped: names of the files that an interrupted run of the same call had left, and that are deleted now.
         summary: figures that the block puts into the manifest.
     """
 
@@ -70,6 +71,7 @@ class Job:
     hash: str
     reused: bool = False
     resumed: bool = False
+    dropped: frozenset[str] = frozenset()
     summary: dict[str, Any] = field(default_factory=dict[str, Any])
     finished: Manifest | None = field(default=None, repr=False)
 
@@ -148,6 +150,8 @@ def _open(job: Job, place: Path, call: Mapping[str, Any], force: bool, resume: b
         restore(place)
         if _is_made(job, place, call, force):  # another process may have made it since the first look
             return True
+        if not resume:
+            job.dropped = frozenset(path.name for path in job.work.rglob("*"))
         job.resumed = prepare(job.work, resume)
         if resume and (job.work / MANIFEST).is_file():  # killed after its last file, before the rename
             read_manifest(job.work)

@@ -315,6 +315,35 @@ def test_duplicates(tmp_path: Path) -> None:
     assert first.train.event_times.max() < 10_000
 
 
+@pytest.mark.parametrize(
+    ("repeats", "ordered", "options", "said"),
+    [
+        (
+            12,
+            True,
+            {},
+            "12 rows repeat an item of their user: kept, because rows have an order, so nothing seen",
+        ),
+        (1, True, {}, "1 row repeats an item of their user: kept"),
+        (12, False, {}, "12 rows repeat an item of their user: left out, because rows have no order"),
+        (12, True, {"duplicates": "keep"}, None),
+        (12, True, {"duplicates": "merge"}, None),
+        (0, True, {}, None),
+    ],
+)
+def test_what_the_default_does_with_repeats_is_said(
+    repeats: int, ordered: bool, options: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    rows = pl.concat([table(), table()[:repeats].with_columns(pl.col("timestamp") + 10_000)])
+    notes = Notes()
+    rows = rows if ordered else rows.drop("timestamp")
+    data = prepare(rows, tmp_path / "data", progress=notes, **options)
+    told = [text for text in notes.notes if "of their user" in text]
+    assert [text for text in data.manifest.summary["notes"] if "of their user" in text] == told
+    assert len(told) == (said is not None)
+    assert said is None or told[0].startswith(said)
+
+
 def test_a_pair_in_two_given_splits_stays_in_train(tmp_path: Path) -> None:
     rows = pl.DataFrame(
         {"user_id": [1, 1, 1], "item_id": [1, 1, 2], "split": ["test", "train", "test"]},

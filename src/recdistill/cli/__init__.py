@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 import recdistill
+from recdistill.cli.call import Interrupted
 from recdistill.cli.data import prepare
 from recdistill.cli.files import compare, demo, run, tune
 from recdistill.cli.knowledge import ensemble, extract
@@ -25,7 +26,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="recdistill",
     help="Turn a large recommender into a small one that ranks nearly as well, and prove it.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -41,7 +41,7 @@ def main() -> NoReturn:
     """Run the command line: exit 0, 2 for anything the caller can mend, 130 for Ctrl-C."""
     as_json = "--json" in sys.argv
     try:
-        code = app(standalone_mode=False)  # without a stand-alone run, an exit code is returned
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # without a stand-alone run, an exit code is returned
     except RecdistillError as error:
         _fail(error.message, error.kind, error.hint, as_json)
     except _UsageError as error:
@@ -51,10 +51,12 @@ def main() -> NoReturn:
         _fail(message.rstrip("."), "options", f"see {where} --help", as_json)
     except typer.Exit as stop:
         code = stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)  # noqa: T201
         code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        print("interrupted; what was there before is untouched, --resume continues", file=sys.stderr)  # noqa: T201
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 
 

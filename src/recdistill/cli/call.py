@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import inspect
 import json
 import time
@@ -16,6 +17,12 @@ Command = Callable[..., None]
 Number = TypeVar("Number", int, float)
 
 _OWN = ("out", "seed", "device", "force", "resume", "json")
+_GO_ON = ("demo", "run", "compare", "tune")
+"""Commands that go on by themselves with what is done."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a command; its text says what is left and how to go on."""
 
 
 class Call:
@@ -39,26 +46,45 @@ class Call:
         self.out = out or Path("runs") / verb
         self.progress = TerminalProgress()
         self._given, self._sets, self._as_json, self._others = out, sets or [], as_json, others
-        self._started = time.monotonic()
-        self._watch("")
+        self._verb, self._started, self._started_at = verb, time.monotonic(), time.time()
+        self.watch("*" if verb == "demo" else "")
 
-    def _watch(self, result: str) -> None:
-        self._manifest = self.out / result / "manifest.json"
-        self._before = self._stamp()
+    def watch(self, result: str) -> None:
+        """Take the result for reused if the manifests of the folder ``result`` in ``out`` stay as they are.
 
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            found = self._manifest.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+        Args:
+            result: the folder, empty for ``out`` itself, or ``*`` for all in it.
+        """
+        self._result = result
+        self._before = self._stamps()
+
+    def _stamps(self) -> dict[Path, tuple[int, int]]:
+        folders = self.out.glob("*") if self._result == "*" else [self.out / self._result]
+        found = [path for path in (folder / "manifest.json" for folder in folders) if path.is_file()]
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+    def interrupted(self) -> str:
+        """What Ctrl-C left, in one line."""
+        text = "interrupted; what was there before is untouched"
+        if self._verb in _GO_ON:
+            return f"{text}, the same command continues"
+        return f"{text}, --resume continues" if self._can_resume() else text
+
+    def _can_resume(self) -> bool:
+        """Whether there is a checkpoint of this call: one written by it, or what it was told to resume."""
+        if "resume" not in self._others:
+            return False
+        place = self.out.resolve()
+        folders = [*place.parent.glob(f".{glob.escape(place.name)}.partial-*"), *place.glob(".*.partial-*")]
+        found = [path for folder in folders for path in folder.rglob("checkpoint.json")]
+        return any(self._others["resume"] or path.stat().st_mtime >= self._started_at for path in found)
 
     def read_out(self, file: Path, result: str = "") -> None:
-        """Write where a run file says, if no ``--out`` does; the result lies in the folder ``result`` there."""
+        """Write where a run file says, if no ``--out`` does; the result lies in the folder ``result`` there (see ``watch``)."""
         from recdistill.steps.runtables import out_of
 
         self.out = out_of(file, self._given, self.sets, self.out)
-        self._watch(result)
+        self.watch(result)
 
     @functools.cached_property
     def sets(self) -> dict[str, Any]:
@@ -87,7 +113,7 @@ class Call:
 
     def finish(self, result: Mapping[str, Any], lines: list[str]) -> None:
         """Print the result: one JSON object, or lines for a person."""
-        reused = self._before is not None and self._before == self._stamp()
+        reused = bool(self._before) and self._before == self._stamps()
         if self._as_json:
             seconds = round(time.monotonic() - self._started, 3)
             print(json.dumps({"out": str(self.out), "reused": reused, "seconds": seconds, "result": result}))  # noqa: T201
@@ -117,7 +143,10 @@ def takes(*shared: inspect.Parameter) -> Callable[[Command], Command]:
         @functools.wraps(function)
         def command(**given: Any) -> None:
             call = Call(function.__name__, **{p.name: given.pop(p.name) for p in shared})
-            function(call, **given)
+            try:
+                function(call, **given)
+            except KeyboardInterrupt:
+                raise Interrupted(call.interrupted()) from None
 
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         vars(command)["__signature__"] = inspect.Signature(parameters)

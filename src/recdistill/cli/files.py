@@ -28,7 +28,7 @@ def run(call: Call, file: Annotated[Path, typer.Argument(metavar="FILE.toml", he
     """Run the whole line from one file, skipping the steps that are done."""
     from recdistill.steps.run import run as run_line
 
-    call.read_out(file)
+    call.read_out(file, "*")
     _finish(call, run_line(file, call.out, overrides=call.sets, **call.options("seed", "device")))
 
 

@@ -135,6 +135,7 @@ def search(
         **call.options("seed", "device", "resume"),
     }
     if ablations:
+        call.watch("*")
         run_ablations(data, teacher, call.out, **options)
         summaries = {name: read_manifest(call.out / name).summary for name in VARIANTS}
         lines = [f"{name}: {_search_lines(summary)[0]}" for name, summary in summaries.items()]

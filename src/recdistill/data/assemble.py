@@ -18,6 +18,7 @@ from recdistill.data.sorting import stable_order
 from recdistill.data.splits import LABELS, TEST, TRAIN, VALID, Labels, SplitName
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import DataError
+from recdistill.wording import counted
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def assemble(
     user, users = Vocabulary.encode(table["user_id"], "user_id", from_text)
     item, items = Vocabulary.encode(table["item_id"], "item_id", from_text)
     rows = with_repeats(ordered(table, user, item))
-    rules = _resolved(rules, rows, note)
+    asked, rules = rules.duplicates, _resolved(rules, rows, note)
+    if asked is None and rows.repeat is not None:
+        _note_repeats(int((rows.repeat > 0).sum()), rules.duplicates == "merge", note)
     if rules.duplicates == "merge" and rows.repeat is not None:
         first = rows.repeat == 0
         tally.drop("duplicates", int((~first).sum()))
@@ -103,7 +106,8 @@ def assemble(
             rows.user, labels, rules.valid_share, user_keys, _holdout_order(rows, rules, keys)
         )
         note(
-            f"no valid split given: took the last train row of {int((labels == VALID).sum()):,} users for it"
+            "no valid split given: took the last train row of "
+            f"{counted(int((labels == VALID).sum()), 'user')} for it"
         )
     rows, labels, unseen_share = _unseen(rows, labels, len(items), rules, tally)
     _check_splits(rows, labels, rules)
@@ -147,6 +151,18 @@ def _resolved(rules: Rules, rows: Rows, note: Callable[[str], None]) -> Rules:
         duplicates=rules.duplicates or ("keep" if rows.has_order else "merge"),
         holdout=rules.holdout or ("last" if rows.has_order else "random"),
     )
+
+
+def _note_repeats(number: int, merged: bool, note: Callable[[str], None]) -> None:
+    """What the default does with repeats: it decides what evaluation masks, so it is never silent."""
+    found = f"{counted(number, 'row repeats', 'rows repeat')} an item of their user"
+    if merged:
+        note(f"{found}: left out, because rows have no order; --duplicates keep keeps them")
+    else:
+        note(
+            f"{found}: kept, because rows have an order, so nothing seen is left out of rankings; "
+            "--duplicates merge keeps the first of each"
+        )
 
 
 def _core(rows: Rows, rules: Rules, tally: _Tally) -> Rows:
@@ -217,7 +233,7 @@ def _check_splits(rows: Rows, labels: Labels, rules: Rules) -> None:
         most = int(np.bincount(rows.user).max())
         raise DataError(
             f"no user has a test row: the {rules.split} split of {len(rows):,} rows left none; "
-            f"the busiest user has {most} interaction{'s' if most > 1 else ''}",
+            f"the busiest user has {counted(most, 'interaction')}",
             "users need at least 2; look at the filters and the split",
         )
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from recdistill.artifacts import load_arrays, read_json, save_arrays, write_json
+from recdistill.artifacts import Job, load_arrays, read_json, save_arrays, write_json
+from recdistill.progress import Progress
 
 _TENSORS, _FACTS, _HISTORY = "checkpoint-{}.safetensors", "checkpoint.json", "history.jsonl"
 
@@ -66,3 +67,11 @@ class Checkpoint:
         """Replace ``history.jsonl``."""
         text = "".join(json.dumps(record) + "\n" for record in records)
         (self.work / _HISTORY).write_text(text, encoding="utf-8")
+
+
+def note_start(job: Job, resume: bool, progress: Progress) -> None:
+    """Say where a run does not start as the caller may think: nothing to resume, or a checkpoint dropped."""
+    if resume and not any(job.work.rglob(_FACTS)):
+        progress.note("nothing to resume: starting anew")
+    elif _FACTS in job.dropped:
+        progress.note("starting anew: the checkpoint of an interrupted run is dropped (--resume would continue it)")
