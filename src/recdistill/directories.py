@@ -6,6 +6,7 @@ the old one.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import time
@@ -56,6 +57,12 @@ def discard(folder: Path) -> None:
     if folder.is_dir():
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)
+
+
+def unfinished(place: Path) -> bool:
+    """Whether a step that makes OUT, with whatever options, was interrupted and left its work."""
+    place = place.resolve()
+    return any(place.parent.glob(f".{glob.escape(place.name)}.partial-*"))
 
 
 def prepare(work: Path, resume: bool) -> bool:

@@ -91,6 +91,13 @@ def test_doctor_and_version(recdistill: Command) -> None:
     assert recdistill("--version").out.strip() == package.__version__
 
 
+def test_without_arguments_the_help_is_printed(recdistill: Command) -> None:
+    answer = recdistill()
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == recdistill("--help").out
+    assert answer.out.startswith("Usage:")
+
+
 def test_every_command_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "line.md").read_text(encoding="utf-8")
     for command in cli.app.registered_commands:

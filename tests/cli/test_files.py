@@ -46,6 +46,13 @@ def folder(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_run_that_is_there_is_reused(recdistill: Command, folder: Path) -> None:
+    found = [json.loads(recdistill("run", "run.toml", "--json").out) for _ in range(2)]
+    assert [one["reused"] for one in found] == [False, True]
+    changed = recdistill("run", "run.toml", "--json", "--force", "--set", "report.title=Other")
+    assert json.loads(changed.out)["reused"] is False
+
+
 def test_compare_and_tune(recdistill: Command, folder: Path) -> None:
     out = folder / "out"
     compare = ["compare", "compare.toml", "--out", out, "--seed", 3]

@@ -48,7 +48,8 @@ def test_a_killed_training_leaves_nothing_and_resumes_to_the_same_model(
     process = start(data, out, 150)
     wait_for(tmp_path, ".model.partial-*/checkpoint.json", process)
     os.kill(process.pid, how)
-    process.communicate()
+    _, err = process.communicate()
+    assert ("--resume continues" in err) == (how == signal.SIGINT)
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert not out.exists()
     second = start(data, out, 150, "--resume")
@@ -57,6 +58,43 @@ def test_a_killed_training_leaves_nothing_and_resumes_to_the_same_model(
     assert "resumed after" in err
     recdistill("train", data, "--out", straight, *options(150))
     assert (out / "weights.safetensors").read_bytes() == (straight / "weights.safetensors").read_bytes()
+
+
+def test_what_is_said_where_a_training_starts_anew(recdistill: Command, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    process = start(data, out, 150)
+    wait_for(tmp_path, ".model.partial-*/checkpoint.json", process)
+    process.kill()
+    process.communicate()
+    # a checkpoint of other options is none of this call
+    answer = recdistill("train", data, "--out", out, *options(1), "--resume")
+    assert (answer.code, "nothing to resume: starting anew" in answer.err) == (0, True), answer.err
+    assert "resume" not in recdistill("train", data, "--out", out, *options(1)).err
+    answer = recdistill("train", data, "--out", out, *options(150), "--force")
+    assert (answer.code, "the checkpoint of an interrupted run is dropped" in answer.err) == (0, True), (
+        answer.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "DATA"], "interrupted; what was there before is untouched"),
+        (["extract", "DATA", "MODEL"], "interrupted; what was there before is untouched"),
+        (["run", "FILE"], "interrupted; what was there before is untouched, the same command continues"),
+    ],
+)
+def test_what_is_said_after_ctrl_c(
+    recdistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    def interrupted(*given: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"recdistill.steps.{arguments[0]}.{arguments[0]}", interrupted)
+    (tmp_path / "FILE").write_text("")
+    monkeypatch.chdir(tmp_path)
+    answer = recdistill(*arguments)
+    assert (answer.code, answer.err.strip()) == (130, said)
 
 
 def test_two_writers_at_once(recdistill: Command, data: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from recdistill.steps.fit import (
 )
 from recdistill.steps.load import load, save_model
 from recdistill.training.bidirectional import BD, Pair
-from recdistill.training.checkpoint import Checkpoint
+from recdistill.training.checkpoint import Checkpoint, note_start
 from recdistill.training.loop import Result, train
 from recdistill.training.options import TrainingOptions
 
@@ -93,6 +93,7 @@ def bidirectional(
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
+            note_start(job, resume, shown)
             validate = make_validator(opened, how) if opened.valid.num_pairs else None
             if validate is None:
                 shown.note("nothing to validate on: the last epoch is kept")

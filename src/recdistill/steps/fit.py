@@ -20,7 +20,7 @@ from recdistill.evaluation.validate import validator
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
 from recdistill.steps.load import WEIGHTS, load, save_model
-from recdistill.training.checkpoint import Checkpoint
+from recdistill.training.checkpoint import Checkpoint, note_start
 from recdistill.training.loop import Result, train
 from recdistill.training.options import TrainingOptions
 
@@ -112,6 +112,7 @@ def fit(
         if job.reused:
             progress.note(f"{out}: already there, same inputs and options: reused")
         else:
+            note_start(job, resume, progress)
             interactions = parts_of(data, on)
             validate = None
             if len(on) == 1 and data.valid.num_pairs:

@@ -38,7 +38,7 @@ from recdistill.steps.fit import (
     pick_device,
 )
 from recdistill.steps.load import load, save_model
-from recdistill.training.checkpoint import Checkpoint
+from recdistill.training.checkpoint import Checkpoint, note_start
 from recdistill.training.loop import train
 from recdistill.training.options import TrainingOptions
 
@@ -188,6 +188,7 @@ class _Search:
         """Search, then train what was found, into ``job.work``."""
         folder = job.work / FOLDER
         folder.mkdir(exist_ok=True)
+        note_start(job, resume and not (folder / RESULT).exists(), self.progress)
         if not (folder / RESULT).exists():
             self._find(folder, resume)
         found = read_json(folder / RESULT)
