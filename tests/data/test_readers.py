@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,82 @@ def test_folder_of_movielens_takes_the_ratings(tmp_path: Path) -> None:
     assert read(tmp_path)[0].rows() == [("1", "2", 4.0)]
 
 
+def test_other_files_of_a_folder_are_named(tmp_path: Path) -> None:
+    TABLE.write_csv(tmp_path / "ratings.csv")
+    assert find_files(tmp_path).unread == ""
+    for name in ("README.md", "movies.csv", "plot.png", "tags.pdf", "_SUCCESS", ".hidden"):
+        (tmp_path / name).write_text("x")
+    assert find_files(tmp_path).unread == "4 files: README.md, movies.csv, plot.png and 1 more"
+    assert find_files(tmp_path / "ratings.csv").unread == ""
+    for name in ("ratings.csv", "movies.csv", "tags.pdf", "plot.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        DataError, match=r"no interactions in the folder .*, which holds 1 file: README.md; expected"
+    ):
+        find_files(tmp_path)
+
+
+def made(folder: Path, kind: str) -> None:
+    """What `prepare` and others leave: a manifest beside tables."""
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"kind": kind, "format": 1}))
+    TABLE.write_parquet(folder / "train.parquet")
+
+
+@pytest.mark.parametrize(
+    ("logs", "hint"),
+    [
+        ([], "pass the file of interactions itself$"),
+        (["a.csv"], r"pass \S+/a\.csv itself"),
+        (["a.csv", "b.csv"], r"or a pattern such as '\S+/\*\.csv'"),
+    ],
+)
+def test_folders_with_directories_of_ours_are_refused(logs: list[str], hint: str, tmp_path: Path) -> None:
+    made(tmp_path / "runs" / "teacher", "model")
+    for name in logs:
+        TABLE.write_csv(tmp_path / name)
+    with pytest.raises(
+        DataError, match=rf"runs/teacher was made by recdistill \(kind model\).*{hint}"
+    ) as raised:
+        find_files(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_directory_of_ours_is_no_source(tmp_path: Path) -> None:
+    made(tmp_path / "data", "data")
+    with pytest.raises(
+        DataError, match=r"data was made by .*kind data.*prepared already: recdistill train \S+/data$"
+    ):
+        find_files(tmp_path / "data")
+    made(tmp_path / "model", "model")
+    (tmp_path / "model" / "train.parquet").unlink()
+    with pytest.raises(DataError, match=r"kind model.*pass the file of interactions itself$"):
+        find_files(tmp_path / "model")
+
+
+def test_other_programs_manifests_and_what_is_not_read_do_no_harm(tmp_path: Path) -> None:
+    TABLE.write_csv(tmp_path / "ratings.csv")
+    made(tmp_path / "runs", "data")  # ratings.csv alone is read
+    assert find_files(tmp_path).paths == (tmp_path / "ratings.csv",)
+    other = tmp_path / "other"
+    made(other, "data")
+    for text in ("[1]", "{", '{"kind": "page"}'):
+        (other / "manifest.json").write_text(text)
+        assert find_files(other / "*.parquet").paths == (other / "train.parquet",)
+        with pytest.raises(DataError, match="several formats: json, parquet"):
+            find_files(other)
+
+
+@pytest.mark.parametrize("text", ["1,2,3,4\n5,6,7,8\n", "1 2 3\n4 5\n"])
+def test_columns_without_names_are_taken_by_place(text: str, tmp_path: Path) -> None:
+    path = tmp_path / ("a.csv" if "," in text else "a.txt")
+    path.write_text(text)
+    told = read(path)[1][0]
+    assert told.startswith(
+        "columns taken by their place, as the source does not name them: user 'user_id', item"
+    )
+
+
 def test_columns_by_usual_names(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for names, found in [
@@ -196,8 +273,8 @@ BAD: dict[str, tuple[str, str, str]] = {
     "broken parquet": ("a.parquet", "PAR1 and nothing else", "cannot read .* as parquet"),
     "no user column": ("a.csv", "who,item\n1,2\n", "no user column .*present: who, item; name it with"),
     "no item column": ("a.csv", "user,what\n1,2\n", "no item column found in .*columns present: user, what"),
-    "null user": ("a.csv", "user,item\n1,2\n,3\n", "column 'user' has 1 null ids in 2 rows"),
-    "null item": ("a.jsonl", '{"user": 1, "item": null}\n', "column 'item' has 1 null ids in 1 rows"),
+    "null user": ("a.csv", "user,item\n1,2\n,3\n", "column 'user' has 1 null id in 2 rows"),
+    "null item": ("a.jsonl", '{"user": 1, "item": null}\n', "column 'item' has 1 null id in 1 row"),
     "mixed types": ("a.jsonl", '{"user": 1, "item": 2}\n{"user": "x"}\n', "mixed types: number and string"),
     "bad JSON": ("a.jsonl", '{"user": 1, "item": 2\n', "cannot read .* as JSON lines"),
     "JSON array": ("a.json", '[{"user": 1, "item": 2}]', "is a JSON array; expected JSON lines"),
@@ -244,7 +321,7 @@ def test_missing_column_names_the_nearest(tmp_path: Path) -> None:
 def test_fractional_and_missing_number_ids(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pl.DataFrame({"user": [1.0, float("nan")], "item": [1, 2]}).write_parquet(path)
-    with pytest.raises(DataError, match="column 'user' has 1 null ids in 2 rows"):
+    with pytest.raises(DataError, match="column 'user' has 1 null id in 2 rows"):
         read(path)
 
 

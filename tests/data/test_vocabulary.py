@@ -103,7 +103,7 @@ def test_types_of_ids(ids: Any, dtype: pl.DataType) -> None:
     [
         ([1, "a"], "mixed types"),
         ([1.5, 2.0], "fractional"),
-        (["a", None], "1 null ids of 2"),
+        (["a", None], "1 null id in 2 rows"),
         ([1.0, float("nan")], "null"),
         ([True, False], "Boolean"),
         (pl.Series([[1], [2]]), "List"),

@@ -469,6 +469,8 @@ def test_nothing_to_train_or_test_on(
     [
         ({"ratios": (0.5, 0.1, 0.1)}, "must add up to 1"),
         ({"ratios": (0.9, 0.1, 0.0)}, "test above 0"),
+        ({"ratios": (0.5, 0.5)}, "prepare.ratios: expected three shares, of train, valid and test"),
+        ({"ratios": (0.5, 0.2, 0.2, 0.1)}, "expected three shares"),
         ({"min_user_interactions": 0}, "integer >= 1"),
         ({"valid_share": 1.0}, "valid_share"),
         ({"split": "randomly"}, "did you mean random"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 import polars as pl
 
 from recdistill.errors import DataError
+from recdistill.wording import counted
 
 IGNORED = "none"
 
@@ -89,7 +90,12 @@ class Columns:
 
 
 def choose_columns(
-    present: Sequence[str], asked: Columns, use_rating: bool, where: str, note: Callable[[str], None]
+    present: Sequence[str],
+    asked: Columns,
+    use_rating: bool,
+    where: str,
+    note: Callable[[str], None],
+    named: bool = True,
 ) -> Columns:
     """Settle which column holds what; the result names columns that are there, or None.
 
@@ -99,6 +105,7 @@ def choose_columns(
         use_rating: whether ratings will be compared with a threshold; else the column is left out.
         where: the source, for messages.
         note: told in one line what was guessed, and what is not used.
+        named: the source itself names its columns; else they have the names of their places.
 
     Raises:
         DataError: if a named column is missing, or no column looks like users or items; lists those present.
@@ -128,7 +135,8 @@ def choose_columns(
         )
     _forbid_shared(chosen, where)
     if guessed:
-        note(f"columns guessed by name: {', '.join(guessed)}")
+        how = "guessed by name" if named else "taken by their place, as the source does not name them"
+        note(f"columns {how}: {', '.join(guessed)}")
     _note_unused(present, chosen, asked, use_rating, note)
     return chosen if use_rating else replace(chosen, rating=None)
 
@@ -161,7 +169,7 @@ def checked(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
         missing = ids.null_count() + (int(ids.is_nan().sum()) if ids.dtype.is_float() else 0)
         if missing:
             raise DataError(
-                f"column '{getattr(columns, role)}' has {missing:,} null ids in {len(ids):,} rows",
+                f"column '{getattr(columns, role)}' has {counted(missing, 'null id')} in {counted(len(ids), 'row')}",
                 "remove those rows or fill in the ids",
             )
     if columns.rating is not None:

@@ -75,6 +75,17 @@ def format_of(path: Path) -> Format:
     return "adjacency" if numbers and uneven else "table"
 
 
+def names_columns(path: Path, format: Format) -> bool:  # noqa: A002
+    """Whether a file names its columns itself: a table without a header line and adjacency text do not.
+
+    Raises:
+        DataError: as :func:`scan`.
+    """
+    if format == "table":
+        return _layout(_sample_lines(path, _start(path))).header
+    return format != "adjacency"
+
+
 def scan(path: Path, format: Format) -> pl.LazyFrame:  # noqa: A002
     """A lazy table of a file with the source's own column names.
 

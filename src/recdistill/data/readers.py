@@ -10,12 +10,12 @@ from pathlib import Path
 import polars as pl
 
 from recdistill.data.columns import Columns, checked, choose_columns, select
-from recdistill.data.formats import Format, format_of, known_suffix, scan
+from recdistill.data.folders import forbid_results, likely_files, listed, visible_files
+from recdistill.data.formats import Format, format_of, names_columns, scan
 from recdistill.errors import DataError
 
 _SPLIT_STEMS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 _STRINGS = (pl.String, pl.Categorical, pl.Enum)
-_USUAL_STEMS = ("ratings", "interactions", "events")
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Files:
         paths: in the order of their names.
         format: the one format of all.
         splits: the split of each file, where the files are named by split, else None.
+        unread: of a folder, in words: how many other files it holds and the names of the first, or empty.
     """
 
     paths: tuple[Path, ...]
     format: Format
     splits: tuple[str, ...] | None = None
+    unread: str = ""
 
 
 def find_files(source: str | Path, format: Format | None = None) -> Files:  # noqa: A002
@@ -44,19 +46,24 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
         format: of all files; default: by their names and contents.
 
     Raises:
-        DataError: if nothing is there, or the files are of several formats.
+        DataError: if nothing is there, the files are of several formats, or recdistill made the folder or one
+            below it.
     """
     path = Path(source).expanduser()
+    visible = visible_files(path) if path.is_dir() else []
     if path.is_dir():
-        paths = _folder_files(path)
+        paths = likely_files(visible)
+        forbid_results(path, paths)
     elif path.exists():
         paths = [path]
     else:
         paths = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
     if not paths:
         what = "no file matches" if glob.has_magic(str(path)) else "no such file or folder:"
+        what = "no interactions in the folder" if path.is_dir() else what
+        others = f", which holds {listed(visible, path)}" if visible else ""
         raise DataError(
-            f"{what} '{source}'", "expected interactions as Parquet, CSV, JSON lines, .inter or text"
+            f"{what} '{source}'{others}", "expected interactions as Parquet, CSV, JSON lines, .inter or text"
         )
     splits = _splits_of(paths)
     if splits is not None:
@@ -68,7 +75,13 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
         raise DataError(
             f"{source} has files of several formats: {', '.join(kinds)}", "name one file or a pattern"
         )
-    return Files(tuple(paths), formats[paths[0]], tuple(splits[path] for path in paths) if splits else None)
+    unread = [other for other in visible if other not in formats]
+    return Files(
+        tuple(paths),
+        formats[paths[0]],
+        tuple(splits[path] for path in paths) if splits else None,
+        listed(unread, path) if unread else "",
+    )
 
 
 def read_files(
@@ -98,7 +111,8 @@ def read_files(
                 for frame, split in zip(frames, files.splits, strict=True)
             ]
             note("splits taken from the names of the files")
-        return read_frames(frames, columns, use_rating, str(files.paths[0]), note)
+        named = names_columns(files.paths[0], files.format)
+        return read_frames(frames, columns, use_rating, str(files.paths[0]), note, named)
     except pl.exceptions.PolarsError as error:
         where = str(files.paths[0]) if len(files.paths) == 1 else f"one of {len(files.paths)} files"
         text = " ".join(str(error).split("Consider ")[0].split())
@@ -111,14 +125,17 @@ def read_frames(
     use_rating: bool,
     where: str,
     note: Callable[[str], None],
+    named: bool = True,
 ) -> tuple[pl.DataFrame, Columns]:
     """Read the interactions of lazy tables that share their columns, as :func:`read_files` does.
+
+    ``named`` says whether the source itself names its columns.
 
     Raises:
         DataError: as :func:`read_files`.
     """
     schemas = [frame.collect_schema() for frame in frames]
-    chosen = choose_columns(schemas[0].names(), columns, use_rating, where, note)
+    chosen = choose_columns(schemas[0].names(), columns, use_rating, where, note, named)
     for schema in schemas[1:]:
         # Messages about a later file must list that file's columns.
         choose_columns(schema.names(), chosen, use_rating, "one of its files", _unsaid)
@@ -143,19 +160,6 @@ def _unsaid(text: str) -> None:
 
 def _kind(dtype: pl.DataType) -> str:
     return "numbers" if dtype.is_numeric() else "strings" if isinstance(dtype, _STRINGS) else str(dtype)
-
-
-def _folder_files(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and known_suffix(path)
-        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    ]
-    usual = [path for path in found if path.name.split(".")[0].lower() in _USUAL_STEMS]
-    inter = [path for path in found if ".inter" in path.suffixes]
-    return usual if len(usual) == 1 else inter or found
 
 
 def _splits_of(paths: Sequence[Path]) -> dict[Path, str] | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from recdistill.data.hashing import hash_ids
 from recdistill.errors import DataError
 from recdistill.files import read_table, write_table
+from recdistill.wording import counted
 
 Ids = pl.Series | Sequence[int] | Sequence[str] | NDArray[np.generic] | Tensor
 
@@ -66,7 +67,7 @@ class Vocabulary:
         missing = series.null_count()
         if missing:
             raise DataError(
-                f"column '{name}' has {missing} null ids of {len(series)}",
+                f"column '{name}' has {counted(missing, 'null id')} in {counted(len(series), 'row')}",
                 "remove those rows or fill in the ids",
             )
         encoded: Any = series.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()

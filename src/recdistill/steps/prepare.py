@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import polars as pl
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from recdistill import config
 from recdistill.artifacts import fingerprint, hash_files, step, write_table
@@ -26,8 +26,18 @@ from recdistill.errors import DataError
 from recdistill.files import size_text
 from recdistill.progress import Progress, Silent
 from recdistill.signatures import did_you_mean
+from recdistill.wording import counted
 
 _TEXT: tuple[Format, ...] = ("table", "inter", "adjacency")
+
+
+def _three(ratios: object) -> object:
+    if not isinstance(ratios, list | tuple):
+        return ratios
+    shares = tuple(cast(Sequence[object], ratios))
+    if len(shares) != 3:
+        raise ValueError("expected three shares, of train, valid and test, such as .8, .1, .1")
+    return shares
 
 
 def _shares(ratios: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -46,7 +56,7 @@ class ArrowTable(Protocol):
 
 
 Source = str | Path | pl.LazyFrame | ArrowTable
-Ratios = Annotated[tuple[float, float, float], AfterValidator(_shares)]
+Ratios = Annotated[tuple[float, float, float], BeforeValidator(_three), AfterValidator(_shares)]
 
 
 @validated
@@ -195,7 +205,9 @@ def _open(
         source = fetch(name.lower(), progress)
     files = _find(source, file_format)
     size = sum(path.stat().st_size for path in files.paths)
-    note(f"source: {len(files.paths)} file{'s' * (len(files.paths) > 1)}, {files.format}, {size_text(size)}")
+    note(f"source: {counted(len(files.paths), 'file')}, {files.format}, {size_text(size)}")
+    if files.unread:
+        note(f"not read: of {name}, {files.unread}")
     return _Opened(
         name,
         hash_files(files.paths),
@@ -251,9 +263,9 @@ def _write(folder: Path, assembled: Assembled) -> None:
 def _described(summary: dict[str, Any]) -> str:
     """The summary in a line."""
     parts = [
-        f"{summary['users']:,} users x {summary['items']:,} items",
+        f"{counted(summary['users'], 'user')} x {counted(summary['items'], 'item')}",
         ", ".join(f"{name} {summary[name]:,}" for name in ("train", "valid", "test")),
-        f"{summary['rows']:,} rows read",
+        f"{counted(summary['rows'], 'row')} read",
         *(f"{count:,} dropped by {why}" for why, count in summary["dropped"].items()),
         f"{summary['unseen_share'] or 0:.1%} of test rows on items unseen in training",
     ]
