@@ -45,6 +45,23 @@ def test_command_by_command(recdistill: Command, log: Path, tmp_path: Path) -> N
     assert pl.read_parquet(tmp_path / "lists" / "recommendations.parquet").height == 40 * 5
 
 
+def test_prepare_prints_what_a_person_reads(recdistill: Command, log: Path, tmp_path: Path) -> None:
+    answer = recdistill("prepare", log, "--out", tmp_path / "data")
+    assert answer.code == 0, answer.err
+    lines = dict(line.split(": ", 1) for line in answer.out.splitlines())
+    assert lines["users"] == "40"
+    assert lines["columns"].startswith("user userId, item movieId")
+    assert "%" in lines["unseen share"]
+    assert lines["has repeats"] == "no"
+    assert not {"notes", "dropped", "holdout"} & lines.keys()
+    assert not any(mark in answer.out for mark in ("None", "{", "[", "False"))
+    answer = recdistill("prepare", log, "--out", tmp_path / "data", "--json")
+    result = json.loads(answer.out)["result"]
+    assert (result["dropped"], result["holdout"]) == ({}, None)
+    assert result["columns"]["user"] == "userId"
+    assert result["notes"]
+
+
 def test_an_ensemble_of_two_teachers(recdistill: Command, log: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     recdistill("prepare", log, "--out", data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from typer import Argument, Option
 
@@ -77,4 +77,23 @@ def prepare(
     options = {name: value for name, value in given.items() if value is not None}
     options |= call.sorted_sets({"data": run_prepare})["data"]
     summary = run_prepare(source, call.out, **options, **call.options("seed")).manifest.summary
-    call.finish(summary, [f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()])
+    call.finish(summary, _readable(summary))
+
+
+def _readable(summary: dict[str, Any]) -> list[str]:
+    """What is there, a line each; notes were shown already."""
+    lines = ((name.replace("_", " "), _told(value)) for name, value in summary.items() if name != "notes")
+    return [f"{name}: {told}" for name, told in lines if told]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        parts = ((str(name), _told(entry)) for name, entry in cast(dict[str, Any], value).items())
+        return ", ".join(f"{name} {told}" for name, told in parts if told)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.1%}" if isinstance(value, float) else str(value)
