@@ -19,7 +19,7 @@ from recdistill.evaluation.lineage import Member, teacher_of
 from recdistill.evaluation.protocol import Outcome, Task
 from recdistill.evaluation.results import Evaluated, Lineage, metric_summaries, per_user_table, summarise
 from recdistill.evaluation.significance import Bootstrap
-from recdistill.evaluation.tables import table
+from recdistill.evaluation.tables import gap_notes, table
 
 NUM_USERS = 200
 MEANS = {"teacher": 0.6, "student": 0.5, "alone": 0.3}
@@ -257,3 +257,21 @@ def test_table_rows() -> None:
     assert rows[3][3].endswith(" %")
     assert rows[1][3] == "–"
     assert rows[1][4:] == ["1,000", "4,096", "0.25"]
+
+
+def test_table_at_other_cut_offs() -> None:
+    result = summary([evaluated(role, 0, role) for role in TRIO])
+    assert table(result)[0][1:4] == ["NDCG@10", "Recall@20", "gap closed"]
+    for group in result["groups"].values():
+        group["metrics"] = {name.split("@")[0] + "@5": one for name, one in group["metrics"].items()}
+    rows = table({**result, "k": [5]})
+    assert rows[0][1:3] == ["NDCG@5", "Recall@5"]
+
+
+def test_a_gap_without_a_value_says_why() -> None:
+    result = summary([evaluated(role, 0, role) for role in TRIO])
+    assert gap_notes(result) == []
+    result["groups"]["student"]["gap_closed"]["ndcg@10"] = {
+        "value": None, "interval": None, "reason": "the teacher is not ahead"
+    }  # fmt: skip
+    assert gap_notes(result) == ["no gap closed for student: the teacher is not ahead"]

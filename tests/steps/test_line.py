@@ -13,12 +13,23 @@ import torch
 
 import recdistill as rd
 from line_cases import log_of_tastes
-from recdistill.artifacts import load_arrays, read_manifest
+from recdistill.artifacts import load_arrays, read_manifest, save_arrays
 from recdistill.errors import ArtifactError, DataError, MissingKnowledgeError, OptionError
+from recdistill.progress import Silent
 
 FAST = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
 DE = {"method": "de", "num_experts": 2, "anneal_epochs": 5}
+
+
+class Notes(Silent):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +109,27 @@ def test_a_store_is_extended_and_keeps_what_it_holds(line: Path) -> None:
     assert len(list((out / "trajectory").glob("*.safetensors"))) == 2
     again = rd.extract(line / "data", line / "teacher", out, kinds=["top_items"], depth=3)
     assert again.lists["top_items"].ids.shape == (60, 7)
+
+
+def test_force_makes_the_asked_kinds_of_a_store_again(line: Path) -> None:
+    out, store = line / "forced", (line / "data", line / "teacher", line / "forced")
+    rd.extract(*store, depth=5)
+    whole = {path: path.read_bytes() for path in sorted(out.rglob("*.safetensors"))}
+    for kind in ("top_items", "embeddings"):
+        arrays = load_arrays(out / f"{kind}.safetensors")
+        save_arrays(
+            out / f"{kind}.safetensors", {name: torch.zeros_like(value) for name, value in arrays.items()}
+        )
+    damaged = (out / "embeddings.safetensors").read_bytes()
+    notes = Notes()
+    rd.extract(*store, kinds=["top_items"], depth=5, force=True, progress=notes)
+    assert notes.texts == ["extracting top_items: about 2.4 kB of lists"]  # 60 users x 5 x 8 bytes
+    assert (out / "top_items.safetensors").read_bytes() == whole[out / "top_items.safetensors"]
+    assert (out / "embeddings.safetensors").read_bytes() == damaged
+    notes = Notes()
+    rd.extract(*store, kinds=["embeddings"], depth=5, force=True, progress=notes)
+    assert notes.texts == ["extracting embeddings"]
+    assert {path: path.read_bytes() for path in sorted(out.rglob("*.safetensors"))} == whole
 
 
 def test_a_depth_beyond_the_catalogue_is_cut_to_it(line: Path) -> None:

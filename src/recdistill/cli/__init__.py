@@ -41,7 +41,8 @@ def main() -> NoReturn:
     """Run the command line: exit 0, 2 for anything the caller can mend, 130 for Ctrl-C."""
     as_json = "--json" in sys.argv
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # without a stand-alone run, an exit code is returned
+        # Without a stand-alone run, an exit code is returned.
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except RecdistillError as error:
         _fail(error.message, error.kind, error.hint, as_json)
     except _UsageError as error:

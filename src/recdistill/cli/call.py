@@ -80,7 +80,7 @@ class Call:
         return any(self._others["resume"] or path.stat().st_mtime >= self._started_at for path in found)
 
     def read_out(self, file: Path, result: str = "") -> None:
-        """Write where a run file says, if no ``--out`` does; the result lies in the folder ``result`` there (see ``watch``)."""
+        """Write where a run file says, if no ``--out`` does; ``result`` is the folder there to watch."""
         from recdistill.steps.runtables import out_of
 
         self.out = out_of(file, self._given, self.sets, self.out)

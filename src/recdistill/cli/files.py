@@ -33,11 +33,11 @@ def run(call: Call, file: Annotated[Path, typer.Argument(metavar="FILE.toml", he
 
 
 def _finish(call: Call, found: RunResult) -> None:
-    from recdistill.evaluation.tables import table
+    from recdistill.evaluation.tables import gap_notes, table
 
     call.finish(
         {"evaluation": found.evaluation, "report": str(found.page)},
-        [*aligned(table(found.evaluation)), f"report: {found.page}"],
+        [*aligned(table(found.evaluation)), *gap_notes(found.evaluation), f"report: {found.page}"],
     )
 
 

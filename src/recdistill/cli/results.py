@@ -30,7 +30,7 @@ def evaluate(
     latency: Annotated[bool, Option(help="Measure milliseconds per recommendation.")] = True,
 ) -> None:
     """Compare models by ranking held-out items, with paired tests."""
-    from recdistill.evaluation.tables import table
+    from recdistill.evaluation.tables import gap_notes, table
     from recdistill.steps.evaluate import evaluate as run_evaluate
 
     options: dict[str, Any] = {
@@ -39,7 +39,7 @@ def evaluate(
     }  # fmt: skip
     options |= call.sorted_sets({"evaluate": run_evaluate})["evaluate"]
     found = run_evaluate(data, models, call.out, **{**call.options("seed", "device"), **options})
-    call.finish(found, aligned(table(found)))
+    call.finish(found, [*aligned(table(found)), *gap_notes(found)])
 
 
 @takes(*STEP)

@@ -8,15 +8,17 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-DEFAULT_METRICS = ("ndcg@10", "recall@20")
+_HEADLINE = {"ndcg": 10, "recall": 20}
+"""The columns on accuracy, and their usual cut-offs."""
 
 
-def table(result: Json, metrics: Sequence[str] = DEFAULT_METRICS) -> list[list[str]]:
+def table(result: Json, metrics: Sequence[str] | None = None) -> list[list[str]]:
     """The comparison as rows of text, the header first; a model is a row, the seeds of one model together.
 
     Args:
         result: what `evaluate` returned.
-        metrics: columns; those that the result does not have are left out.
+        metrics: columns; those that the result does not have are left out. By default NDCG@10 and Recall@20; either
+            at all the result's cut-offs, where that one is not among them.
 
     Returns:
         columns: model, the metrics, share of the gap closed by the first of them, overlap with the teacher,
@@ -24,7 +26,7 @@ def table(result: Json, metrics: Sequence[str] = DEFAULT_METRICS) -> list[list[s
         bytes, milliseconds for one user. A dash stands for what does not exist.
     """
     groups: Json = result["groups"]
-    present = [name for name in metrics if any(name in group["metrics"] for group in groups.values())]
+    present = _present(result, metrics)
     overlap = _overlap_key(result)
     header = ["model", *[_title(name) for name in present], "gap closed"]
     header += [_title(overlap)] if overlap else []
@@ -43,6 +45,30 @@ def table(result: Json, metrics: Sequence[str] = DEFAULT_METRICS) -> list[list[s
         )
         rows.append([*row, "–" if latency is None else f"{latency:.2f}"])
     return rows
+
+
+def gap_notes(result: Json) -> list[str]:
+    """Why models have no share of the gap in :func:`table` though they learnt from a teacher, one line a reason."""
+    metrics = _present(result, None)
+    reasons: dict[str, list[str]] = {}
+    for name, group in result["groups"].items():
+        gap = group["gap_closed"].get(metrics[0], {}) if metrics else {}
+        if gap.get("reason") and gap["value"] is None:
+            reasons.setdefault(gap["reason"], []).append(name)
+    return [f"no gap closed for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+
+
+def _present(result: Json, metrics: Sequence[str] | None) -> list[str]:
+    """Those of the metrics that the result has; by default the headline's."""
+    if metrics is None:
+        cuts: list[int] = list(result["k"])
+        metrics = [
+            f"{name}@{k}"
+            for name, usual in _HEADLINE.items()
+            for k in ([usual] if usual in cuts else sorted(cuts))
+        ]
+    found = [group["metrics"] for group in result["groups"].values()]
+    return [name for name in metrics if any(name in values for values in found)]
 
 
 def _overlap_key(result: Json) -> str | None:

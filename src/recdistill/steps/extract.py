@@ -53,7 +53,8 @@ def extract(
             that the model has, the trajectory among them if its training kept one. A trajectory ends with the
             ``top_items``, which come with it; that of a model fitted at once is nothing else.
         depth: length of the lists, at least 1; a user with fewer unobserved items gets a shorter list.
-        force: replace a store of other data or another model.
+        force: replace a store of other data or another model; of a store of the same ones, make the kinds again
+            and keep the others.
         device: where the model is read: ``auto``, ``cpu`` or ``cuda``.
         progress: where stages are shown.
 
@@ -82,7 +83,8 @@ def extract(
         shown.note(f"depth {depth:,} is cut to {longest:,}: there are no more items or users to list")
         depth = longest
     teacher = load(path, device=str(pick_device(device)))
-    wanted = _wanted(teacher, kinds)
+    asked = _wanted(teacher, kinds)
+    wanted = set(asked)
     inputs = {"data": opened.hash, "model": manifest.hash}
     old = _existing(out, inputs)
     if old is not None:
@@ -101,10 +103,8 @@ def extract(
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
-            kept = {} if old is None or old.options["depth"] != depth else dict.fromkeys(old.options["kinds"])
-            if old is not None and "embeddings" in old.options["kinds"]:
-                kept["embeddings"] = None
-            _write(opened, teacher, wanted, depth, job.work, Path(out), set(kept), shown)
+            kept = _kept(old, depth) - (asked if force else set())
+            _write(opened, teacher, wanted, depth, job.work, Path(out), kept, shown)
             job.summary.update(
                 {
                     "model": manifest.options["model"],
@@ -156,6 +156,14 @@ def _existing(out: Path | str, inputs: dict[str, str]) -> Manifest | None:
     return found if found.inputs == inputs else None
 
 
+def _kept(old: Manifest | None, depth: int) -> set[str]:
+    """The kinds of a store that a store to ``depth`` can take over."""
+    if old is None:
+        return set()
+    held: set[str] = set(old.options["kinds"])
+    return held if old.options["depth"] == depth else held & {"embeddings"}
+
+
 def _write(
     data: Data,
     teacher: Recommender,
@@ -172,7 +180,8 @@ def _write(
         "top_users": data.num_items * widths["top_users"] * 8,
     }
     expected = sum(size for kind, size in sizes.items() if kind in kinds - kept)
-    shown.note(f"extracting {', '.join(sorted(kinds - kept))}: about {size_text(expected)} of lists")
+    size = f": about {size_text(expected)} of lists" if expected else ""
+    shown.note(f"extracting {', '.join(sorted(kinds - kept))}{size}")
     if "trajectory" in kinds and teacher.closed_form:
         shown.note(f"{teacher.model_name()} is fitted at once: its trajectory is one state")
     state = teacher.frozen()
