@@ -136,11 +136,15 @@ class TestStep:
     def test_what_is_not_ours_is_never_replaced(self, out: Path, force: bool) -> None:
         out.mkdir(parents=True)
         (out / "thesis.txt").touch()
-        assert "has no manifest.json" in message(lambda: make(out, force=force))
+        found = message(lambda: make(out, force=force))
+        assert "has no manifest.json" in found
+        assert found.endswith("; choose another --out")
         write_json(out / "manifest.json", {"manifest_version": 3, "name": "a browser extension"})
         assert "another program's" in message(lambda: make(out, force=force))
         (out / "manifest.json").write_text("{")
-        assert f"delete {out} and make it again" in message(lambda: make(out, force=force))
+        assert f"delete {out} and make it again, or choose another --out" in message(
+            lambda: make(out, force=force)
+        )
         assert (out / "thesis.txt").exists()
 
     @pytest.mark.parametrize("force", [False, True])

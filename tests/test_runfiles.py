@@ -107,7 +107,11 @@ class TestAssign:
             ("distill.4.weight", "distill has no table 4; it has 3: rrd, ft_d, rrd"),
             ("distill.0.weight", "distill has no table 0; it has 3: rrd, ft_d, rrd"),
             ("distill.rrd.3.weight", "distill has no table rrd.3; it has 3: rrd, ft_d, rrd"),
-            ("distill.rrd", "cannot set distill.rrd: distill is a list of tables; name one of them"),
+            (
+                "distill.weight",
+                "cannot set distill.weight: distill is a list of tables;"
+                " name one of them: distill.rrd.1, distill.ft_d, distill.rrd.2",
+            ),
         ],
     )
     def test_refuses(self, path: str, said: str) -> None:

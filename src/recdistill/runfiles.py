@@ -93,7 +93,9 @@ def assign(tree: dict[str, Any], path: str, value: Any) -> None:
         if not isinstance(here, dict | list):
             raise OptionError(f"cannot set {path}: {'.'.join(walked)} is {here!r}, no table")
     if isinstance(here, list):
-        raise OptionError(f"cannot set {path}: {'.'.join(walked)} is a list of tables", "name one of them")
+        raise OptionError(
+            f"cannot set {path}: {'.'.join(walked)} is a list of tables", _one_of(here, ".".join(walked))
+        )
     here[_key(here, parts[0])] = value
 
 
@@ -115,6 +117,18 @@ def _entry(tables: list[Any], parts: list[str], walked: str) -> tuple[Any, int]:
         near = "" if matches else did_you_mean(parts[0], known)
         raise OptionError(f"{walked} has no table {'.'.join(parts[:used])}", f"{near} {every}".strip())
     return matches[number - 1], used
+
+
+def _one_of(tables: list[Any], walked: str) -> str:
+    """The hint that lists the tables of a list by the paths that reach them."""
+    every = [label for table in tables for label in _labels(table)[:1]]
+    paths = [
+        f"{walked}.{label}" + (f".{every[: number + 1].count(label)}" if every.count(label) > 1 else "")
+        for number, label in enumerate(every)
+    ]
+    if len(every) < len(tables):  # some have no name
+        paths = [f"{walked}.{number}" for number in range(1, len(tables) + 1)]
+    return f"name one of them: {', '.join(paths)}" if paths else "it is empty"
 
 
 def _labels(table: Any) -> list[str]:

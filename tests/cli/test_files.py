@@ -108,7 +108,7 @@ def test_where_results_go(
         ("outt=x", ["'outt'", "out"]),
         ("device=cpu", ["'device'", "--device"]),
         ("studnt.dim=3", ["'studnt'", "student"]),
-        ("student.dmi=3", ["model.dmi", "dim"]),
+        ("student.dmi=3", ["student.dmi", "dim"]),
         ("student.training.epoch=3", ["training.epoch", "epochs"]),
         ("student.dim.x=3", ["student.dim", "no table"]),
         ("teacher.model=bprr", ["bprr", "bpr"]),
@@ -130,6 +130,7 @@ def test_unknown_paths_are_answered_with_the_nearest(
     ("verb", "assignments", "words"),
     [
         ("run", ["distill.rrd.weigth=1"], ["rrd.weigth", "weight"]),
+        ("run", ["distill.weight=1"], ["list of tables", "name one of them: distill.rrd"]),
         ("run", ["distill.rdr.weight=1"], ["no table rdr", "did you mean rrd?"]),
         ("run", ["seed=abc"], ["run.seed", "abc"]),
         ("compare", ["method.rdr.training.epochs=1"], ["no table rdr", "did you mean rrd?"]),
@@ -154,6 +155,20 @@ def refused(recdistill: Command, folder: Path, verb: str, assignments: list[str]
     assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
     assert all(word in answer.err for word in words), answer.err
     assert not [path for path in folder.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_source_that_is_not_there_names_the_option(recdistill: Command, folder: Path, verb: str) -> None:
+    answer = recdistill(verb, f"{verb}.toml", "--set", "data.source=nowhere")
+    assert answer.code == 2
+    assert "'nowhere'; pass --set data.source=PATH" in answer.last
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_resumes_by_itself_says_so(recdistill: Command, folder: Path, verb: str) -> None:
+    answer = recdistill(verb, f"{verb}.toml", "--resume")
+    assert answer.code == 2
+    assert f"recdistill {verb} resumes by itself: leave --resume out" in answer.last
 
 
 def test_options_of_a_preset_are_not_taken_for_a_method(recdistill: Command, folder: Path) -> None:

@@ -230,7 +230,9 @@ def test_recommend_for_a_file_of_users(line: Path, tmp_path: Path) -> None:
     path = rd.recommend(line / "teacher", tmp_path / "out", k=3, users=tmp_path / "users.csv")
     assert pl.read_parquet(path)["user_id"].to_list() == ["u5"] * 3 + ["u2"] * 3
     (tmp_path / "users.txt").write_text("u5\nnobody\n")
-    with pytest.raises(DataError, match="1 of 2 users are unknown to the model, the first is 'nobody'"):
+    with pytest.raises(
+        DataError, match=r"1 of 2 users are unknown to the model, the first is 'nobody'; .*--cold popular"
+    ):
         rd.recommend(line / "teacher", tmp_path / "never", k=3, users=tmp_path / "users.txt")
     path = rd.recommend(
         line / "teacher", tmp_path / "cold", k=3, users=tmp_path / "users.txt", cold="popular"

@@ -221,7 +221,9 @@ def test_what_is_refused(options: dict[str, Any], said: str, root: Path, tmp_pat
 
 
 def test_teachers_that_read_no_sequences_are_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingKnowledgeError, match="only a live sequence model"):
+    with pytest.raises(
+        MissingKnowledgeError, match="reads no histories in order; name the directory of a sequence model"
+    ):
         rd.search(root / "data", root / "bpr", tmp_path / "x")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 import recdistill
-from recdistill.cli.call import Interrupted
+from recdistill.cli.call import GO_ON, Interrupted
 from recdistill.cli.data import prepare
 from recdistill.cli.files import compare, demo, run, tune
 from recdistill.cli.knowledge import ensemble, extract
@@ -49,7 +49,10 @@ def main() -> NoReturn:
         context: Any = getattr(error, "ctx", None)
         where = context.command_path if context else "recdistill"
         message = getattr(error, "format_message", error.__str__)()
-        _fail(message.rstrip("."), "options", f"see {where} --help", as_json)
+        hint = f"see {where} --help"
+        if "--resume" in message and where.rpartition(" ")[2] in GO_ON:
+            hint = f"{where} resumes by itself: leave --resume out"
+        _fail(message.rstrip("."), "options", hint, as_json)
     except typer.Exit as stop:
         code = stop.exit_code
     except Interrupted as stop:

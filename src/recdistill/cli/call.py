@@ -17,7 +17,7 @@ Command = Callable[..., None]
 Number = TypeVar("Number", int, float)
 
 _OWN = ("out", "seed", "device", "force", "resume", "json")
-_GO_ON = ("demo", "run", "compare", "tune")
+GO_ON = ("demo", "run", "compare", "tune")
 """Commands that go on by themselves with what is done."""
 
 
@@ -66,7 +66,7 @@ class Call:
     def interrupted(self) -> str:
         """What Ctrl-C left, in one line."""
         text = "interrupted; what was there before is untouched"
-        if self._verb in _GO_ON:
+        if self._verb in GO_ON:
             return f"{text}, the same command continues"
         return f"{text}, --resume continues" if self._can_resume() else text
 

@@ -86,7 +86,7 @@ def recommend(
         first = asked[int(torch.nonzero(unknown)[0])]
         raise DataError(
             f"{int(unknown.sum())} of {len(index)} users are unknown to the model, the first is {first!r}",
-            "give their items as history={user: [items]}, or cold='popular' for the most popular items",
+            "set cold to popular (--cold popular) for the most popular items, or from Python give their history",
         )
     ids = torch.full((len(index), k), -1, dtype=torch.int64)
     scores = torch.full((len(index), k), -torch.inf)

@@ -25,9 +25,8 @@ from recdistill.steps.distill import distill, make_methods
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
-from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
-from recdistill.steps.runtables import Ensemble, lines_of, read_tree
+from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -140,7 +139,7 @@ class _Comparison:
         options = dict(self.plan.data)
         source = options.pop("source")
         data = self._kept(
-            lambda force: prepare(
+            lambda force: prepare_source(
                 source, folder / "data", seed=number, **options, force=force, progress=self.progress
             )
         )

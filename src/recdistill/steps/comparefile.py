@@ -161,7 +161,7 @@ def _teachers(tables: Sequence[Table], seeds: Sequence[int]) -> tuple[Teacher, .
         seed = options.pop("seed", seeds[0])
         if not isinstance(seed, int) or seed < 0:
             raise OptionError(f"teacher.seed: expected a whole number of at least 0, found {seed!r}")
-        check_model(options)
+        check_model(options, f"teacher.{name}" if name else "teacher")
         model, training = split_model(options)
         found.append(Teacher(name, model, training, seed))
     return tuple(found)
@@ -181,7 +181,7 @@ def _rows(
     rows: list[Row] = []
     distilled: list[Row] = []
     for name, student in zip(names, students, strict=True):
-        check_model(student)
+        check_model(student, f"student.{name}" if name else "student")
         model, training = split_model(student)
         rows.append(Row(_joined(ALONE, name), model, {**training, **alone}))
         for table in methods:

@@ -33,8 +33,8 @@ def open_data(data: DataLike) -> Data:
     return data if isinstance(data, Data) else Data.load(data)
 
 
-def make_model(model: ModelLike) -> Recommender:
-    """An unbuilt model from an instance, a name, or a table with ``name`` and options."""
+def make_model(model: ModelLike, path: str = "model") -> Recommender:
+    """An unbuilt model from an instance, a name, or a table with ``name`` and options; errors call it ``path``."""
     if isinstance(model, Recommender):
         if model.num_users:
             raise OptionError("the model is built already", "pass an unbuilt one, such as BPR(dim=20)")
@@ -46,16 +46,18 @@ def make_model(model: ModelLike) -> Recommender:
     chosen = {"name": model} if isinstance(model, str) else dict(model)
     if "name" not in chosen:
         raise OptionError("model has no name", f"one of: {', '.join(config.names('models'))}")
-    built = config.build(config.find("models", str(chosen.pop("name"))), chosen, "model")
+    built = config.build(config.find("models", str(chosen.pop("name"))), chosen, path)
     assert isinstance(built, Recommender)
     return built
 
 
-def make_training(training: TrainingOptions | Mapping[str, Any] | None) -> TrainingOptions:
-    """Training options from an instance or a table."""
+def make_training(
+    training: TrainingOptions | Mapping[str, Any] | None, path: str = "training"
+) -> TrainingOptions:
+    """Training options from an instance or a table; errors call them ``path``."""
     if isinstance(training, TrainingOptions):
         return training
-    return config.build(TrainingOptions, dict(training or {}), "training")
+    return config.build(TrainingOptions, dict(training or {}), path)
 
 
 def pick_device(name: str) -> torch.device:

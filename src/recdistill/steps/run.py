@@ -15,7 +15,6 @@ from recdistill.steps.distill import DEFAULT_PRESET, distill, make_methods
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
-from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
     base_weight_of,
@@ -29,6 +28,7 @@ from recdistill.steps.runtables import (
     methods_of,
     names_of,
     place_of,
+    prepare_source,
     read_tree,
     split_model,
     table_of,
@@ -89,7 +89,7 @@ def run(
     fitting: dict[str, Any] = {**common, "seed": number, "device": device}
     shown.note(f"run: {root}")
     data_options = dict(tables["data"])
-    data = prepare(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
+    data = prepare_source(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
     evaluated, knowledge = _teachers(tables, data, root, fitting, common)
     student_model, training = split_model(tables["student"])
     alone_training = {**training, **tables["alone"].get("training", {})}
@@ -145,8 +145,8 @@ def _checked(tree: dict[str, Any]) -> dict[str, Any]:
     for name in ("data", "extract", "evaluate", "report"):
         check_step(name, tables[name])
     for teacher in teachers:
-        check_model(teacher)
-    check_model(tables["student"])
+        check_model(teacher, "teacher")
+    check_model(tables["student"], "student")
     check_alone(tables["alone"])
     if tables["distill"]:
         make_methods(tables["distill"])

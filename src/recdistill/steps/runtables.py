@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from recdistill import config
-from recdistill.errors import OptionError
+from recdistill.data.prepared import Data
+from recdistill.errors import DataError, OptionError
 from recdistill.signatures import did_you_mean
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
@@ -248,6 +249,22 @@ def check_source(table: Mapping[str, Any], what: str) -> None:
         )
 
 
+def prepare_source(source: Any, out: Path, **options: Any) -> Data:
+    """Prepare the interactions that a file names.
+
+    Raises:
+        DataError: nothing is there, with the option that names another place; or what ``prepare`` raises.
+    """
+    try:
+        return prepare(source, out, **options)
+    except DataError as error:
+        if not error.message.startswith(("no such file", "no file matches")):
+            raise
+        raise DataError(
+            error.message, "pass --set data.source=PATH, or change the file's data.source"
+        ) from error
+
+
 def split_model(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A model's table as ``make_model`` takes it, and its training options."""
     options = dict(table)
@@ -256,11 +273,11 @@ def split_model(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return {"name": options.pop("model", "bpr"), **options}, training
 
 
-def check_model(table: Mapping[str, Any]) -> None:
-    """Build a model and its training options, for the errors."""
+def check_model(table: Mapping[str, Any], path: str) -> None:
+    """Build a model and its training options, for the errors, which call its table ``path``."""
     model, training = split_model(table)
-    make_model(model)
-    make_training(training)
+    make_model(model, path)
+    make_training(training, f"{path}.training")
 
 
 def check_alone(table: Mapping[str, Any]) -> None:
@@ -271,7 +288,7 @@ def check_alone(table: Mapping[str, Any]) -> None:
             f"alone.{sorted(extra)[0]}: unknown option",
             "alone takes a training table; the rest is the student's",
         )
-    make_training(table.get("training", {}))
+    make_training(table.get("training", {}), "alone.training")
 
 
 class ObjectiveOptions:

@@ -15,7 +15,7 @@ from recdistill.artifacts import Job, load_arrays, save_arrays
 from recdistill.data.prepared import Data
 from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.base import Distiller, Objective
-from recdistill.errors import OptionError
+from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.files import read_json, write_json
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.architecture import Architecture
@@ -161,7 +161,11 @@ class _Search:
         self.teacher = (
             teacher if isinstance(teacher, TeacherKnowledge) else open_knowledge(teacher, self.data)
         )
-        self.teacher.require(frozenset({"hidden_states"}), "search")
+        if "hidden_states" not in self.teacher.kinds:
+            raise MissingKnowledgeError(
+                "search learns what each item of a history becomes, and this teacher reads no histories in order",
+                "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec",
+            )
         if self.teacher.manifest is None:
             raise OptionError("the teacher has no directory", "pass the path of a model")
         self.net = self._supernet()

@@ -19,6 +19,7 @@ from recdistill.steps.distill import make_methods
 from recdistill.steps.fit import make_model, make_training, make_validator, pick_device
 from recdistill.steps.tunefile import Setting, TunePlan
 from recdistill.training import loop
+from recdistill.wording import counted
 
 if TYPE_CHECKING:
     import optuna
@@ -38,7 +39,9 @@ def require_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise OptionError("tune needs optuna", "pip install 'recdistill[tune]'") from None
+        raise OptionError(
+            "tune needs optuna", "pip install 'recdistill[tune]' (from a checkout: pip install '.[tune]')"
+        ) from None
     return optuna
 
 
@@ -106,12 +109,12 @@ class Study:
         options, started = self.plan.options, time.monotonic()
         done = len(self.finished())
         if done:
-            self.shown.note(f"tune: {done} trials are done already")
+            self.shown.note(f"tune: {counted(done, 'trial is', 'trials are')} done already")
         with self.shown.stage("tune", options.trials, "trials") as stage:
             stage.advance(done)
             while done < options.trials:
                 if options.timeout is not None and time.monotonic() - started >= options.timeout:
-                    self.shown.note(f"tune: no time is left after {done} trials")
+                    self.shown.note(f"tune: no time is left after {counted(done, 'trial')}")
                     break
                 self._trial(done)
                 done += 1
@@ -201,7 +204,8 @@ class Study:
         if not complete:
             reasons = [trial["reason"] for trial in trials if trial["reason"]]
             raise OptionError(
-                f"none of {len(trials)} trials came to an end", reasons[0] if reasons else "give it more time"
+                f"none of {counted(len(trials), 'trial')} came to an end",
+                reasons[0] if reasons else "give it more time",
             )
         best = max(complete, key=lambda trial: trial["value"])  # of equal ones the first
         return {

@@ -21,8 +21,7 @@ from recdistill.runfiles import toml_text
 from recdistill.steps.distill import make_methods, open_knowledge
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import open_data
-from recdistill.steps.prepare import prepare
-from recdistill.steps.runtables import lines_of, read_tree, split_model
+from recdistill.steps.runtables import lines_of, prepare_source, read_tree, split_model
 from recdistill.steps.train import train
 from recdistill.steps.trials import Study, quiet, require_optuna
 from recdistill.steps.tunefile import TunePlan, tune_plan
@@ -104,7 +103,7 @@ def _inputs(
     if "path" in options:
         data = open_data(str(options["path"]))
     else:
-        data = prepare(options.pop("source"), root / "data", seed=plan.seed, **options, **common)
+        data = prepare_source(options.pop("source"), root / "data", seed=plan.seed, **options, **common)
     if not plan.setting.methods:
         return data, None
     if plan.knowledge is not None:

@@ -171,8 +171,8 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
         raise OptionError(
             f"knowledge.{next(iter(tables['knowledge']))}: unknown option", "knowledge has path"
         )
-    check_model(teachers[0])
-    check_model(tables["student"])
+    check_model(teachers[0], "teacher")
+    check_model(tables["student"], "student")
     check_alone(tables["alone"])
     setting = _setting(tree, options.target, teachers[0], tables)
     space = read_space(table_of(tree, "space"), setting.components())
