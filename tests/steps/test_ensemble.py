@@ -305,7 +305,7 @@ def test_a_user_without_a_list_in_some_teacher(
     ids[3] = -1
     mine, said = by_hand(tmp_path / "mine", data, ids), Said()
     found = rd.ensemble([mine, *stores(line, "bpr")], tmp_path / "all", data=data, depth=15, progress=said)
-    assert "1 users have no list in mine: the other teachers decide" in said.text
+    assert "1 user has no list in mine: the other teachers decide" in said.text
     own = load_knowledge(line / "knowledge-bpr", data).lists["top_items"].ids[3, :15]
     assert torch.equal(found.lists["top_items"].ids[3], own)
 

@@ -131,7 +131,7 @@ def test_writes_what_the_contract_says(world: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert notes.stages == {f"evaluate {name}": 59 for name in ("teacher", "alone", "student")}
     said = "\n".join(notes.notes)
-    assert "59 users with a test row; 1 without one are not counted; 3 have no train row" in said
+    assert "59 users with a test row; 1 without one is not counted; 3 have no train row" in said
     assert "masked: train and valid" in said
     student = found["models"]["student"]
     kinds = ("recall", "ndcg", "mrr", "hit", "precision", "coverage", "tail_recall", "overlap")

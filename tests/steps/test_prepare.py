@@ -385,6 +385,19 @@ def test_public_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         prepare("movielens-100", tmp_path / "other")
 
 
+def test_files_left_out_of_a_folder_are_said(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    table().write_csv(folder / "log.csv")
+    (folder / "README.md").write_text("about")
+    data = prepare(folder, tmp_path / "data")
+    assert "left out of the folder: 1 file: README.md" in data.manifest.summary["notes"]
+    with pytest.raises(
+        DataError, match=r"data was made by recdistill \(kind data\).*pass \S+/log.csv itself"
+    ):
+        prepare(tmp_path, tmp_path / "other")
+
+
 # ---- reuse and bad input
 
 

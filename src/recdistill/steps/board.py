@@ -10,6 +10,7 @@ from recdistill.artifacts import Manifest, read_manifest
 from recdistill.errors import ArtifactError
 from recdistill.progress import Progress
 from recdistill.steps.comparefile import Plan
+from recdistill.wording import counted
 
 
 class Board:
@@ -36,8 +37,9 @@ class Board:
         made = sum((path / "manifest.json").exists() for path in self.paths)
         rows, seeds, splits = len(self.plan.rows), len(self.plan.seeds), len(self.plan.split_seeds)
         self.progress.note(
-            f"compare: {rows} students x {seeds} model seeds x {splits} splits in {self.out}:"
-            f" {len(self.paths)} runs, {made} of them done already"
+            f"compare: {counted(rows, 'student')} x {counted(seeds, 'model seed')} x {counted(splits, 'split')}"
+            f" in {self.out}:"
+            f" {counted(len(self.paths), 'run')}, {made} of them done already"
         )
         self.progress.note(
             f"{'run':>9}  {'name':<{self.width}} split  seed  epochs  best at  validation  s an epoch    took"
@@ -75,7 +77,7 @@ class Board:
         if self.times and waiting and (len(self.times) == 1 or len(self.times) % 5 == 0):
             seconds = fmean(self.times) * waiting
             left = f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
-            self.progress.note(f"{waiting} runs left, about {left}")
+            self.progress.note(f"{counted(waiting, 'run')} left, about {left}")
 
 
 def _made_at(path: Path) -> str:

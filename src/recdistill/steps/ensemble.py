@@ -31,6 +31,7 @@ from recdistill.knowledge.members import MEMBERS, OBSERVED
 from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, open_data
+from recdistill.wording import counted
 
 _BLOCK = 1 << 16
 _DEPTH = 500
@@ -252,7 +253,9 @@ def _say(members: Sequence[Member], options: dict[str, Any], data: Data, shown: 
     for member in members:
         without = int(((member.states[-1] < 0).all(1) & (data.train.user_counts < data.num_items)).sum())
         if without:
-            shown.note(f"{without:,} users have no list in {member.name}: the other teachers decide")
+            shown.note(
+                f"{counted(without, 'user has', 'users have')} no list in {member.name}: the other teachers decide"
+            )
 
 
 def _top_items(members: Sequence[Member], data: Data, options: dict[str, Any]) -> Lists:

@@ -26,6 +26,7 @@ from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, open_data, pick_device
 from recdistill.steps.load import WEIGHTS, load
+from recdistill.wording import counted
 
 __all__ = ["FORMAT", "evaluate", "table"]
 
@@ -190,13 +191,16 @@ def _sequence_history(task: Task) -> list[str]:
 def _say(task: Task, protocol: str, sequential: Sequence[str], shown: Progress) -> None:
     without = task.train.num_users - len(task.users)
     masked = " and ".join(task.masked_splits) or "nothing"
-    counted = f"{len(task.users):,} users with a {task.split} row; {without:,} without one are not counted"
-    shown.note(f"{counted}; {task.num_cold:,} have no train row")
+    left_out = counted(without, "without one is not counted", "without one are not counted")
+    ranked = f"{counted(len(task.users), 'user')} with a {task.split} row; {left_out}"
+    shown.note(f"{ranked}; {counted(task.num_cold, 'has', 'have')} no train row")
     if task.num_masked_targets:
-        shown.note(f"{task.num_masked_targets:,} {task.split} rows are masked, and so are no targets")
+        rows = counted(task.num_masked_targets, f"{task.split} row is", f"{task.split} rows are")
+        shown.note(f"{rows} masked, and so no targets")
     if task.num_newcomers:
         shown.note(
-            f"{task.num_newcomers:,} users without train rows: the last row is the target, the others are their history"
+            f"{counted(task.num_newcomers, 'user')} without train rows: "
+            "the last row is the target, the others are their history"
         )
     history = "train"
     if sequential:

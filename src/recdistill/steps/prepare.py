@@ -207,7 +207,7 @@ def _open(
     size = sum(path.stat().st_size for path in files.paths)
     note(f"source: {counted(len(files.paths), 'file')}, {files.format}, {size_text(size)}")
     if files.unread:
-        note(f"not read: of {name}, {files.unread}")
+        note(f"left out of the folder: {files.unread}")
     return _Opened(
         name,
         hash_files(files.paths),

@@ -15,6 +15,7 @@ from recdistill.models.base import Recommender
 from recdistill.models.recommend import recommend as recommend_users
 from recdistill.progress import Progress, Silent
 from recdistill.steps.load import load
+from recdistill.wording import counted
 
 TABLE = "recommendations.parquet"
 _USERS_AT_ONCE = 16_384
@@ -72,7 +73,7 @@ def recommend(
         else:
             loaded = load(path, device=str(pick_device(device)))
             everyone = loaded.vocabularies()[0].ids() if asked is None else asked
-            shown.note(f"recommending {k} items for {len(everyone):,} users")
+            shown.note(f"recommending {counted(k, 'item')} for {counted(len(everyone), 'user')}")
             rows = _write(loaded, everyone, job.work / TABLE, k, exclude_seen, cold, shown)
             job.summary.update({"users": len(everyone), "rows": rows})
     return Path(out) / TABLE
@@ -127,5 +128,7 @@ def read_users(path: Path) -> pl.Series:
         raise DataError(f"no users in {path}", "give one user id a row")
     column = table["user_id"] if "user_id" in table.columns else table.to_series(0)
     if column.null_count():
-        raise DataError(f"{column.null_count()} users in {path} are empty", "remove the empty rows")
+        raise DataError(
+            f"{counted(column.null_count(), 'user')} in {path} without an id", "remove the empty rows"
+        )
     return column
