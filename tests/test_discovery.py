@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import recdistill
 from recdistill import config
 from recdistill.errors import OptionError
 
@@ -111,3 +112,14 @@ def test_bad_entry_points() -> None:
     assert message(lambda: config.find("models", "broken")) == (
         "model 'broken' of others cannot be loaded from others_broken:Model: RuntimeError: no luck at all"
     )
+
+
+def test_public_names_are_listed_and_the_nearest_is_named() -> None:
+    assert set(recdistill.__all__) <= set(dir(recdistill))
+    for wrong, near in (("distil", "distill"), ("modles", "models")):
+        with pytest.raises(AttributeError, match=rf"has no attribute '{wrong}'; did you mean {near}\?"):
+            getattr(recdistill, wrong)
+    with pytest.raises(AttributeError, match=r"has no attribute 'zzz'$"):
+        _ = recdistill.zzz
+    for room in (recdistill.models, recdistill.distillers):
+        assert set(room.__all__) <= set(dir(room))

@@ -50,4 +50,13 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"recdistill.steps.{name}"), name)
     if name in _ROOMS:
         return importlib.import_module(f"recdistill.{name}")
-    raise AttributeError(f"module 'recdistill' has no attribute '{name}'")
+    import difflib
+
+    near = difflib.get_close_matches(name, __all__, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise AttributeError(f"module 'recdistill' has no attribute '{name}'{hint}")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})

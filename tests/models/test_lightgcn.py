@@ -24,6 +24,14 @@ def test_golden_propagation() -> None:
     torch.testing.assert_close(items, expected_items, rtol=1e-5, atol=1e-6)
 
 
+def test_repr_shows_options_and_sizes() -> None:
+    model = LightGCN(dim=3, num_layers=1)
+    assert repr(model).startswith("LightGCN(dim=3, num_layers=1, ")
+    assert "num_users" not in repr(model)
+    graph = tiny_interactions()
+    assert f"num_users={graph.num_users}, num_items={graph.num_items})" in repr(built(model, graph))
+
+
 def test_adjacency_equals_the_dense_formula() -> None:
     graph = tiny_interactions()
     users, items = graph.num_users, graph.num_items

@@ -341,6 +341,13 @@ class Recommender(nn.Module):
             self._frozen = None
         return super().train(mode)
 
+    def extra_repr(self) -> str:
+        """What ``repr`` shows beside the parts: the options, and the sizes of a built model."""
+        shown = [f"{name}={value!r}" for name, value in getattr(self, "options", {}).items()]
+        if self.num_users:
+            shown += [f"num_users={self.num_users}", f"num_items={self.num_items}"]
+        return ", ".join(shown)
+
     def attach(self, users: Vocabulary, items: Vocabulary, train_pairs: Interactions) -> None:
         """Attach what :meth:`recommend` needs beside the weights."""
         self.users, self.items, self.train_pairs = users, items, train_pairs
