@@ -247,7 +247,7 @@ def test_the_whole_line_from_a_source(line: Path, tmp_path: Path) -> None:
         ({"knowledge": {"paht": "x"}}, ["knowledge.paht", "path"]),
         ({"data": {}}, ["data.source"]),
         ({"distill": [{"method": "rdr"}]}, ["rdr", "rrd"]),
-        ({"student": {"dim": 0}}, ["model.dim", "0"]),
+        ({"student": {"dim": 0}}, ["student.dim", "0"]),
     ],
 )
 def test_mistakes_stop_it_before_the_first_step(
