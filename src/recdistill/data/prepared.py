@@ -33,6 +33,9 @@ class Data:
         self.path = path
         self.manifest = manifest
 
+    def __repr__(self) -> str:
+        return f"Data({str(self.path)!r}, {self.num_users:,} users, {self.num_items:,} items)"
+
     @classmethod
     def load(cls, path: str | Path) -> Data:
         """Open a data directory.
