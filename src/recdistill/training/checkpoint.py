@@ -74,4 +74,6 @@ def note_start(job: Job, resume: bool, progress: Progress) -> None:
     if resume and not any(job.work.rglob(_FACTS)):
         progress.note("nothing to resume: starting anew")
     elif _FACTS in job.dropped:
-        progress.note("starting anew: the checkpoint of an interrupted run is dropped (--resume would continue it)")
+        progress.note(
+            "starting anew: the checkpoint of an interrupted run is dropped (--resume would continue it)"
+        )
