@@ -42,6 +42,18 @@ def test_golden(function: Callable[..., Tensor]) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("largest", [2.0**24, 2.0**24 + 32, 1.7e9, -3.0e8])
+def test_weights_of_large_scores(function: Callable[..., Tensor], largest: float) -> None:
+    # e^0 and e^-256 beside it: whoever scales before subtracting is off by powers of two here
+    items = torch.tensor([[largest], [largest - 256]], requires_grad=True)
+    exclude = ops.Rows(torch.tensor([0, 0]), torch.empty(0, dtype=torch.int32))
+    (found,) = function(torch.ones(1, 1), items, exclude)
+    assert found.item() == items[0, 0].item()
+    (gradient,) = torch.autograd.grad(found, items)
+    assert gradient.flatten().tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+@BOTH
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize(
     ("num_rows", "num_items", "dim"), [(1, 1, 1), (7, 40, 3), (300, 2500, 6), (37, 5000, 21)]

@@ -30,8 +30,6 @@ _PARTS = 16
 _INLINE_WORK = 1 << 22
 """Multiplications below which a second thread does not pay."""
 
-_LOG_2 = 0.6931471805599453
-
 
 def log_sum_exp_except(rows: Tensor, items: Tensor, exclude: Rows) -> Tensor:
     """Log-sum-exp of each row's scores over the items that are not excluded.
@@ -145,7 +143,7 @@ def _forward(rows: Tensor, items: Tensor, indptr: NDArray[np.int64], excluded: N
                 )
 
     spread(work, _workers(rows, items), starts)
-    return (totals.log() + tops.double() * _LOG_2).float()
+    return (totals.log() + tops.double()).float()
 
 
 def _backward(

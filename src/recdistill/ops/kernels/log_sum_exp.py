@@ -1,7 +1,8 @@
 """Kernels of ``recdistill.ops.log_sum_exp``: one tile of scores, on one thread.
 
 Exponentials are powers of two: e^s = 2^(s · log2 e), so that the whole part of the exponent is an addition to the
-bits of the result. What is below 2^-126 of the largest term counts as 0.
+bits of the result. What is below 2^-126 of the largest term counts as 0. Scores are taken from one another before they
+are scaled: large ones near each other differ exactly, while a product fused with a subtraction would not.
 """
 
 from __future__ import annotations
@@ -72,23 +73,23 @@ def add_powers(
     tops: Floats,
     totals: Doubles,
 ) -> None:
-    """Take in one tile (r, w) of the columns from ``base``: 2^tops · totals is the sum so far of e^score.
+    """Take in one tile (r, w) of the columns from ``base``: e^tops · totals is the sum so far of e^score.
 
     codes is the same memory as scores, which is overwritten where it is excluded; cursors, tops and totals (r,).
     """
     for row in range(scores.shape[0]):
         own = scores[row]
         cursors[row] = _leave_out(own, base, indptr[row + 1], excluded, cursors[row])
-        top = _largest(codes[row]) * np.float32(_LOG2_E)
+        top = _largest(codes[row])
         if not (top <= tops[row]):
-            totals[row] *= 2.0 ** np.float64(tops[row] - top)
+            totals[row] *= np.exp(np.float64(tops[row] - top))
             tops[row] = top
         top = tops[row]
         if top == -np.inf:  # nothing but excluded columns so far
             continue
         total = np.float32(0)
         for j in range(own.shape[0]):
-            total += _power_of_two(own[j] * np.float32(_LOG2_E) - top)
+            total += _power_of_two((own[j] - top) * np.float32(_LOG2_E))
         totals[row] += total
 
 
@@ -106,6 +107,6 @@ def weigh(
     for row in range(scores.shape[0]):
         own = scores[row]
         cursors[row] = _leave_out(own, base, indptr[row + 1], excluded, cursors[row])
-        shift, scale = shifts[row] * np.float32(_LOG2_E), scales[row]
+        shift, scale = shifts[row], scales[row]
         for j in range(own.shape[0]):
-            own[j] = scale * _power_of_two(own[j] * np.float32(_LOG2_E) - shift)
+            own[j] = scale * _power_of_two((own[j] - shift) * np.float32(_LOG2_E))
