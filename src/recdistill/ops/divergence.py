@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_TILE_ROWS = 256
-_TILE_SCORES = 1 << 22
+_LEAST_ROWS, _TILE_ROWS = 16, 256
+_TILE_SCORES, _GPU_SCORES = 1 << 19, 1 << 26
+"""Scores held at once on a CPU, where a tile and its targets should stay in the cache, and on a GPU."""
 
 
 def softmax_divergence(
@@ -72,36 +73,32 @@ class _SoftmaxDivergence(torch.autograd.Function):
         temperature: float,
         reverse: bool,
     ) -> Tensor:
-        accumulate = torch.float64 if rows.dtype == torch.float64 else torch.float32
-        left, right = rows.to(accumulate), items.to(accumulate)
-        with torch.autocast(rows.device.type, enabled=False):
-            by_row, by_item = torch.empty_like(left), torch.zeros_like(right)
+        full = torch.float64 if rows.dtype == torch.float64 else torch.float32
+        device = rows.device
+        left, right = rows.to(full), items.to(full)
+        across = right.T.contiguous()  # products with it and sums into its shape are twice as fast
+        with torch.autocast(device.type, enabled=False):
+            by_row, by_item = torch.empty_like(left), torch.zeros_like(across)
             by_bias = None if bias is None else torch.zeros_like(bias)
-            total = torch.zeros((), dtype=torch.float64, device=rows.device)
-            tile = max(16, min(_TILE_ROWS, _TILE_SCORES // max(len(right), 1)))
-            for start in range(0, len(rows), tile):
-                own = slice(start, min(start + tile, len(rows)))
-                scores = left[own] @ right.T
+            total = torch.zeros((), dtype=torch.float64, device=device)
+            size = _tile(len(items), device)
+            buffer = torch.empty(min(size, len(rows)), len(items), dtype=full, device=device)
+            for start in range(0, len(rows), size):
+                own = slice(start, min(start + size, len(rows)))
+                scores = torch.mm(left[own], across, out=buffer[: own.stop - own.start])
                 if bias is not None:
                     scores += bias
-                student = torch.log_softmax(scores / temperature, dim=1)
-                teacher = torch.log_softmax(targets(own).to(scores) / temperature, dim=1)
-                if reverse:
-                    shares, apart = student.exp(), student - teacher
-                    value = (shares * apart).sum(dim=1, keepdim=True)
-                    gradient = shares * (apart - value)
-                else:
-                    wanted = teacher.exp()
-                    value = (wanted * (teacher - student)).sum(dim=1, keepdim=True)
-                    gradient = student.exp() - wanted
+                scores /= temperature
+                value, gradient = _tile_divergence(scores, targets(own).to(full) / temperature, reverse)
                 total += value.sum(dtype=torch.float64)
                 by_row[own] = gradient @ right
-                by_item.addmm_(gradient.T, left[own])
+                by_item.addmm_(left[own].T, gradient)
                 if by_bias is not None:
                     by_bias += gradient.sum(dim=0)
+        by_item = by_item.T.contiguous()
         ctx.save_for_backward(by_row, by_item, by_bias)
         ctx.scale = temperature / len(rows)
-        return (temperature**2 * total / len(rows)).to(accumulate)
+        return (temperature**2 * total / len(rows)).to(full)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -111,3 +108,26 @@ class _SoftmaxDivergence(torch.autograd.Function):
         scale = gradient * ctx.scale
         by_row, by_item, by_bias = (None if g is None else g * scale for g in ctx.saved_tensors)
         return by_row, by_item, by_bias, None, None, None
+
+
+def _tile_divergence(scores: Tensor, targets: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """KL of each row, (m,), and its gradient by the scores, (m, I), in the place of ``scores``; overwrites ``targets``.
+
+    KL(p ‖ q) = Σ p (x - y) - log Σ e^x + log Σ e^y for p, q = softmax x, softmax y.
+    """
+    own, other = scores.amax(dim=1), targets.amax(dim=1)
+    wanted = torch.softmax(targets, dim=1)
+    apart = torch.sub(targets, scores, out=targets)
+    shares = torch.softmax(scores, dim=1, out=scores)
+    # the largest share is 1 / Σ exp(s − largest), which never underflows
+    own, other = own - shares.amax(dim=1).log(), other - wanted.amax(dim=1).log()
+    if reverse:
+        mean = torch.linalg.vecdot(shares, apart)
+        return other - own - mean, shares.mul_(mean[:, None] - apart)
+    return torch.linalg.vecdot(wanted, apart) - other + own, shares.sub_(wanted)
+
+
+def _tile(num_items: int, device: torch.device) -> int:
+    """Rows of a tile."""
+    scores = _TILE_SCORES if device.type == "cpu" else _GPU_SCORES
+    return max(_LEAST_ROWS, min(_TILE_ROWS, scores // max(num_items, 1)))
