@@ -17,10 +17,18 @@ from torch import Tensor
 from recdistill.errors import DataError, OptionError
 from recdistill.ops import topk_blocks
 from recdistill.ops.rows import Rows
-from recdistill.ops.topk import top_k, top_k_dense, top_k_dense_reference, top_k_reference
+from recdistill.ops.topk import (
+    ranked_at,
+    ranked_at_reference,
+    top_k,
+    top_k_dense,
+    top_k_dense_reference,
+    top_k_reference,
+)
 
 TOP_K = pytest.mark.parametrize("function", [top_k, top_k_reference])
 DENSE = pytest.mark.parametrize("function", [top_k_dense, top_k_dense_reference])
+RANKED_AT = pytest.mark.parametrize("function", [ranked_at, ranked_at_reference])
 
 
 def oracle(
@@ -89,6 +97,50 @@ def test_equals_the_sorted_matrix_on_whole_numbers(
     candidates = (torch.rand(num_items, generator=generator) < 0.5).nonzero()[:, 0] if restrict else None
     found = function(rows, items, k, bias=bias, exclude=exclude, candidates=candidates)
     same(found, oracle(rows @ items.T + bias, k, exclude, candidates))
+
+
+@RANKED_AT
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    num_rows=st.integers(0, 9),
+    num_items=st.integers(1, 3000),
+    bound=st.integers(0, 3),
+    depth=st.integers(1, 3200),
+    asked=st.integers(0, 4),
+    share=st.sampled_from([0.0, 0.1, 1.0]),
+)
+def test_positions_of_the_sorted_matrix(
+    function: Callable[..., Tensor],
+    seed: int,
+    num_rows: int,
+    num_items: int,
+    bound: int,
+    depth: int,
+    asked: int,
+    share: float,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = whole_numbers(num_rows, 3, bound=bound, generator=generator)
+    items = whole_numbers(num_items, 3, bound=bound, generator=generator)
+    bias = whole_numbers(num_items, bound=bound, generator=generator)
+    exclude = random_rows(num_rows, num_items, share, generator)
+    # rows that ask for a few near the top beside rows that ask far down, past the end, or for padding alone
+    reach = (torch.rand(num_rows, 1, generator=generator) * depth).long() + 1
+    positions = (torch.rand(num_rows, asked, generator=generator) * (reach + 1)).long() - 1
+    found = function(rows, items, positions, bias=bias, exclude=exclude)
+    ranking = oracle(rows @ items.T + bias, depth + 1, exclude)[1]
+    expected = ranking.gather(1, positions.clamp(min=0)).masked_fill(positions < 0, -1)
+    assert torch.equal(found, expected)
+
+
+@RANKED_AT
+def test_positions_of_scores_that_are_no_numbers(function: Callable[..., Tensor]) -> None:
+    items = torch.tensor([[1.0], [torch.nan], [2.0]])
+    with pytest.raises(DataError, match="NaN"):
+        function(torch.ones(2, 1), items, torch.zeros(2, 1, dtype=torch.int64))
+    with pytest.raises(DataError, match="one dim"):
+        function(torch.ones(2, 2), items, torch.zeros(2, 1, dtype=torch.int64))
 
 
 @DENSE

@@ -165,10 +165,17 @@ def items_at(state: State, users: Tensor, positions: Tensor, exclude: Interactio
         ``(n, m)`` int64; −1 where there is padding, and past the end of a user's ranking.
     """
     found = torch.empty_like(positions)
+    vectors, device = state.score_vectors(), _device(state)
     for part in torch.arange(len(users)).split(2048):
-        wanted = positions[part]
+        chosen, wanted = users[part], positions[part]
+        if vectors is not None:
+            rows = _on(ops.Rows(*exclude.rows(chosen)), device)
+            own = vectors.users[chosen.to(device)]
+            ids = ops.ranked_at(own, vectors.items, wanted.to(device), bias=vectors.item_bias, exclude=rows)
+            found[part] = ids.cpu()
+            continue
         depth = 1 if wanted.numel() == 0 else max(1, int(wanted.max()) + 1)
-        ids = top_items(state, users[part], depth, [exclude])[0]
+        ids = top_items(state, chosen, depth, [exclude])[0]
         found[part] = ids.gather(1, wanted.clamp(min=0)).masked_fill(wanted < 0, -1)
     return found
 

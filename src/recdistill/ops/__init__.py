@@ -33,7 +33,14 @@ from recdistill.ops.sampling import (
     sample_weighted_reference,
 )
 from recdistill.ops.scores import scores_at, scores_at_reference
-from recdistill.ops.topk import top_k, top_k_dense, top_k_dense_reference, top_k_reference
+from recdistill.ops.topk import (
+    ranked_at,
+    ranked_at_reference,
+    top_k,
+    top_k_dense,
+    top_k_dense_reference,
+    top_k_reference,
+)
 
 __all__ = [
     "Gradient",
@@ -55,6 +62,8 @@ __all__ = [
     "plackett_luce",
     "plackett_luce_reference",
     "positions_among",
+    "ranked_at",
+    "ranked_at_reference",
     "row_slots",
     "rowwise_adagrad",
     "rowwise_adagrad_reference",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recdistill.errors import DataError, OptionError
 from recdistill.ops.rows import Rows, positions_among
-from recdistill.ops.topk_blocks import Dense, Product, select
+from recdistill.ops.topk_blocks import Dense, Product, select, select_at
 
 _PAD_KEY = torch.iinfo(torch.int64).min
 _LOW = 0xFFFFFFFF
@@ -80,6 +80,51 @@ def top_k_dense(scores: Tensor, k: int, exclude: Rows | None = None) -> tuple[Te
         return top_k_dense_reference(scores, k, exclude)
     _check_dense(scores, k, exclude)
     return select(Dense(scores.detach()), k, exclude)
+
+
+def ranked_at(
+    rows: Tensor,
+    items: Tensor,
+    positions: Tensor,
+    *,
+    bias: Tensor | None = None,
+    exclude: Rows | None = None,
+) -> Tensor:
+    """Return the items at some positions of every row's ranking, as far down each as that row asks.
+
+    Args:
+        rows: (b, d) floating, one vector a row.
+        items: (I, d) of the same dtype and device.
+        positions: (b, m) int64 from 0, padded with -1.
+        bias: (I,) added to every row's scores.
+        exclude: items that take no part in a row's ranking; `indptr` has b + 1 entries.
+
+    Returns:
+        ids (b, m) int64, in the ranking of `top_k`; -1 at padding and past the end of a ranking.
+
+    Raises:
+        DataError: shapes, dtypes or devices that do not fit, or a score that is NaN.
+    """
+    if not (rows.device.type == "cpu" and rows.dtype == torch.float32):
+        return ranked_at_reference(rows, items, positions, bias=bias, exclude=exclude)
+    _check_tables(rows, items, 1, bias, exclude, None)
+    return select_at(Product.of(rows, items, bias, None), positions, exclude)
+
+
+def ranked_at_reference(
+    rows: Tensor,
+    items: Tensor,
+    positions: Tensor,
+    *,
+    bias: Tensor | None = None,
+    exclude: Rows | None = None,
+) -> Tensor:
+    """The plain-torch twin of `ranked_at`, for any device and dtype; the same arguments and result."""
+    if positions.numel() == 0:
+        return torch.empty_like(positions)
+    depth = max(1, int(positions.max()) + 1)
+    ids = top_k_reference(rows, items, depth, bias=bias, exclude=exclude)[1]
+    return ids.gather(1, positions.clamp(min=0)).masked_fill(positions < 0, -1)
 
 
 def top_k_reference(

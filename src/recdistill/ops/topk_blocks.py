@@ -7,7 +7,7 @@ kernels never wait for each other, and no thread spins for work while another ha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,10 +117,44 @@ def select(source: Product | Dense, k: int, exclude: Rows | None) -> tuple[Tenso
     """Return scores (b, k) and columns (b, k) as `top_k` does, on as many threads as torch uses."""
     from recdistill.ops.kernels import topk as kernels
 
-    num_rows, num_columns = source.shape
+    num_rows = source.shape[0]
     scores = torch.empty(num_rows, k, dtype=torch.float32, device="cpu")
     columns = torch.empty(num_rows, k, dtype=torch.int64, device="cpu")
-    room = min(2 * k + kernels.SAMPLE - kernels.LANES, num_columns) + kernels.LANES
+
+    def finish(block: slice, candidates: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        kernels.finish(candidates, sizes, k, scores[block].numpy(), columns[block].numpy())
+
+    _collect(source, np.full(num_rows, k), exclude, finish)
+    return scores, columns
+
+
+def select_at(source: Product | Dense, positions: Tensor, exclude: Rows | None) -> Tensor:
+    """Return columns (b, m) as `ranked_at` does, on as many threads as torch uses."""
+    from recdistill.ops.kernels import topk as kernels
+
+    columns = torch.empty(positions.shape, dtype=torch.int64, device="cpu")
+    wanted = positions.contiguous().numpy()
+    depths = wanted.max(axis=1, initial=0) + 1
+
+    def finish(block: slice, candidates: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        kernels.finish_at(candidates, sizes, depths[block], wanted[block], columns[block].numpy())
+
+    _collect(source, depths, exclude, finish)
+    return columns
+
+
+def _collect(
+    source: Product | Dense,
+    depths: NDArray[np.int64],
+    exclude: Rows | None,
+    finish: Callable[[slice, NDArray[np.int64], NDArray[np.int64]], None],
+) -> None:
+    """Gather the candidates for each row's `depths` (b,); `finish` takes a block of rows, these and their sizes."""
+    from recdistill.ops.kernels import topk as kernels
+
+    num_rows, num_columns = source.shape
+    deepest = int(depths.max(initial=1))
+    room = min(2 * deepest + kernels.SAMPLE - kernels.LANES, num_columns) + kernels.LANES
     indptr, excluded = _arrays(exclude, num_rows)
     workers, height = _plan(source, room)
     starts = deque(range(0, num_rows, height))
@@ -131,14 +165,13 @@ def select(source: Product | Dense, k: int, exclude: Rows | None) -> tuple[Tenso
         while (start := taken(starts)) is not None:
             stop = min(start + height, num_rows)
             sizes, limits = np.zeros(stop - start, np.int64), np.full(stop - start, -np.inf, np.float32)
-            own, cursors = indptr[start : stop + 1], indptr[start:stop].copy()
+            own, cursors, wanted = indptr[start : stop + 1], indptr[start:stop].copy(), depths[start:stop]
             for tile in source.tiles(start, stop, buffer):
-                if kernels.scan(*tile, k, own, excluded, candidates, sizes, limits, cursors):
+                if kernels.scan(*tile, wanted, own, excluded, candidates, sizes, limits, cursors):
                     raise DataError("scores contain NaN", "check that the model's training did not diverge")
-            kernels.finish(candidates, sizes, k, scores[start:stop].numpy(), columns[start:stop].numpy())
+            finish(slice(start, stop), candidates, sizes)
 
     spread(work, workers, starts)
-    return scores, columns
 
 
 def _plan(source: Product | Dense, room: int) -> tuple[int, int]:

@@ -182,7 +182,7 @@ def scan(
     stride: int,
     width: int,
     base: int,
-    k: int,
+    depths: Ints,
     indptr: Ints,
     excluded: Ids,
     candidates: Ints,
@@ -192,12 +192,13 @@ def scan(
 ) -> bool:
     """Take in one tile of every row; row r's scores are scores[r * stride :][:width]. True if one was NaN.
 
-    candidates (r, at least k + LANES), sizes, limits and cursors (r,) hold what the rows have so far.
+    depths (r,) says how many each row keeps; candidates (r, at least that + LANES), sizes, limits and cursors (r,) hold
+    what the rows have so far.
     """
     counts = np.empty(256, np.int64)
     found = False
     for row in range(sizes.shape[0]):
-        start, stop, before = row * stride, indptr[row + 1], cursors[row]
+        start, stop, before, k = row * stride, indptr[row + 1], cursors[row], depths[row]
         limit = limits[row]
         if base == 0:
             limit = _first_limit(scores, start, width, k, candidates[row], counts)
@@ -231,3 +232,19 @@ def finish(candidates: Ints, sizes: Ints, k: int, out_scores: Floats, out_ids: I
         for j in range(size, k):
             out_scores[row, j] = -np.inf
             out_ids[row, j] = -1
+
+
+@kernel()
+def finish_at(candidates: Ints, sizes: Ints, depths: Ints, positions: Ints, out_ids: Ints) -> None:
+    """Write what every row ranks at positions (r, m), below its depth, to out_ids (r, m); -1 where there is nothing."""
+    counts = np.empty(256, np.int64)
+    spare = np.empty(candidates.shape[1], np.int64)
+    for row in range(sizes.shape[0]):
+        size = sizes[row]
+        if size > depths[row]:
+            _cut(candidates[row], size, depths[row], counts)
+            size = depths[row]
+        _sort(candidates[row], size, spare, counts)
+        for j in range(positions.shape[1]):
+            position = positions[row, j]
+            out_ids[row, j] = candidates[row, position] & _CODE if 0 <= position < size else -1
