@@ -59,10 +59,10 @@ def discard(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def unfinished(place: Path) -> bool:
-    """Whether a step that makes OUT, with whatever options, was interrupted and left its work."""
+def leftovers(place: Path) -> list[Path]:
+    """The work directories that interrupted steps left of OUT, whatever their options."""
     place = place.resolve()
-    return any(place.parent.glob(f".{glob.escape(place.name)}.partial-*"))
+    return sorted(place.parent.glob(f".{glob.escape(place.name)}.partial-*"))
 
 
 def prepare(work: Path, resume: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import recdistill
 from recdistill.atomic import unreadable
-from recdistill.directories import MANIFEST, recover
+from recdistill.directories import MANIFEST, leftovers, recover
 from recdistill.errors import ArtifactError
 from recdistill.files import read_json
 
@@ -130,12 +129,8 @@ def _read(path: Path, kind: str | tuple[str, ...] | None) -> Manifest:
         recover(place)
     if not place.is_dir():
         found = "is a file" if place.exists() else "does not exist"
-        unfinished = any(place.parent.glob(f".{glob.escape(place.name)}.partial-*"))
-        hint = (
-            "an unfinished one lies beside it: run its step again with --resume"
-            if unfinished
-            else _made_by(kind)
-        )
+        unfinished = "an unfinished one lies beside it: run its step again with --resume"
+        hint = unfinished if leftovers(place) else _made_by(kind)
         raise ArtifactError(f"{path} {found}; expected a directory {_of_kind(kind)}", hint)
     if not (place / MANIFEST).is_file():
         raise ArtifactError(

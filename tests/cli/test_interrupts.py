@@ -68,12 +68,21 @@ def test_what_is_said_where_a_training_starts_anew(recdistill: Command, data: Pa
     process.communicate()
     # a checkpoint of other options is none of this call
     answer = recdistill("train", data, "--out", out, *options(1), "--resume")
-    assert (answer.code, "nothing to resume: starting anew" in answer.err) == (0, True), answer.err
+    said = "nothing to resume: starting anew (the interrupted run had other options)"
+    assert (answer.code, said in answer.err) == (0, True), answer.err
     assert "resume" not in recdistill("train", data, "--out", out, *options(1)).err
     answer = recdistill("train", data, "--out", out, *options(150), "--force")
     assert (answer.code, "the checkpoint of an interrupted run is dropped" in answer.err) == (0, True), (
         answer.err
     )
+
+
+def test_resume_says_once_that_nothing_is_there(recdistill: Command, data: Path, tmp_path: Path) -> None:
+    call = ("train", data, "--out", tmp_path / "model", *options(1), "--resume")
+    said = "nothing to resume: starting anew"
+    assert [line.strip() for line in recdistill(*call).err.splitlines()].count(said) == 1
+    assert said not in recdistill(*call).err  # the result is there: reused
+    assert recdistill(*call, "--force").err.count(said) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 import inspect
 import json
 import time
@@ -19,6 +18,9 @@ Number = TypeVar("Number", int, float)
 _OWN = ("out", "seed", "device", "force", "resume", "json")
 GO_ON = ("demo", "run", "compare", "tune")
 """Commands that go on by themselves with what is done."""
+
+_GOES_ON = ("checkpoint.json", "architecture.json", "manifest.json")
+"""Files of an interrupted step that a resumed one goes on from: a training's, a search's, a result not yet in place."""
 
 
 class Interrupted(Exception):
@@ -74,9 +76,10 @@ class Call:
         """Whether there is a checkpoint of this call: one written by it, or what it was told to resume."""
         if "resume" not in self._others:
             return False
-        place = self.out.resolve()
-        folders = [*place.parent.glob(f".{glob.escape(place.name)}.partial-*"), *place.glob(".*.partial-*")]
-        found = [path for folder in folders for path in folder.rglob("checkpoint.json")]
+        from recdistill.directories import leftovers
+
+        folders = [*leftovers(self.out), *self.out.glob(".*.partial-*")]
+        found = [path for folder in folders for path in folder.rglob("*") if path.name in _GOES_ON]
         return any(self._others["resume"] or path.stat().st_mtime >= self._started_at for path in found)
 
     def read_out(self, file: Path, result: str = "") -> None:
@@ -108,7 +111,13 @@ class Call:
         return resolve_keys(self.sets, components)
 
     def options(self, *names: str) -> dict[str, Any]:
-        """Arguments of a step: ``force``, ``progress`` and the shared options that are named."""
+        """Arguments of a step: ``force``, ``progress`` and the shared options that are named.
+
+        With ``resume`` among them, it says that there is nothing to resume.
+        """
+        replaced = self._others["force"] or not self._before
+        if "resume" in names and self._others["resume"] and replaced and not self._can_resume():
+            self.progress.note("nothing to resume: starting anew")
         return {"progress": self.progress, **{name: self._others[name] for name in ("force", *names)}}
 
     def finish(self, result: Mapping[str, Any], lines: list[str]) -> None:

@@ -124,6 +124,7 @@ def search(
         {"model": CellNet, "search": SearchOptions, "adarec": AdaRec, "training": TrainingOptions}
     )
     budgets = {"max_latency_ms": max_latency_ms, "max_megabytes": max_megabytes}
+    call.watch("*" if ablations else "")
     options: dict[str, Any] = {
         "model": chosen["model"],
         "options": {
@@ -135,7 +136,6 @@ def search(
         **call.options("seed", "device", "resume"),
     }
     if ablations:
-        call.watch("*")
         run_ablations(data, teacher, call.out, **options)
         summaries = {name: read_manifest(call.out / name).summary for name in VARIANTS}
         lines = [f"{name}: {_search_lines(summary)[0]}" for name, summary in summaries.items()]

@@ -14,7 +14,6 @@ import polars as pl
 from recdistill import artifacts
 from recdistill.artifacts import hash_files, read_json, read_manifest, read_table, write_json
 from recdistill.data.prepared import Data
-from recdistill.directories import unfinished
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.across import SplitResult, combine
 from recdistill.knowledge.teacher import TeacherKnowledge
@@ -168,7 +167,7 @@ class _Comparison:
         model = self._kept(
             lambda force: train(
                 split.data, teacher.model, path, training=teacher.training, seed=teacher.seed,
-                device=self.device, force=force, resume=unfinished(path), progress=self.progress,
+                device=self.device, force=force, resume=True, progress=self.progress,
             )
         )  # fmt: skip
         self.board.end(read_manifest(path))
@@ -195,7 +194,7 @@ class _Comparison:
         path = split.folder / row.directory(seed)
         self.board.begin(split.seed, seed, row.name, path)
         common: Json = {
-            "training": row.training, "seed": seed, "device": self.device, "resume": unfinished(path),
+            "training": row.training, "seed": seed, "device": self.device, "resume": True,
             "progress": self.progress,
         }  # fmt: skip
         taught_by = row.teacher

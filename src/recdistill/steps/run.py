@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.data.prepared import Data
-from recdistill.directories import unfinished
 from recdistill.errors import OptionError
 from recdistill.progress import Progress, Silent
 from recdistill.steps.distill import DEFAULT_PRESET, distill, make_methods
@@ -86,19 +85,17 @@ def run(
     root, number = Path(out or place), own if seed is None else seed
     shown = progress or Silent()
     common: dict[str, Any] = {"force": force, "progress": shown}
-    fitting: dict[str, Any] = {**common, "seed": number, "device": device}
+    fitting: dict[str, Any] = {**common, "seed": number, "device": device, "resume": True}
     shown.note(f"run: {root}")
     data_options = dict(tables["data"])
     data = prepare_source(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
     evaluated, knowledge = _teachers(tables, data, root, fitting, common)
     student_model, training = split_model(tables["student"])
     alone_training = {**training, **tables["alone"].get("training", {})}
-    place = root / "alone"
-    alone = train(data, student_model, place, training=alone_training, resume=unfinished(place), **fitting)
+    alone = train(data, student_model, root / "alone", training=alone_training, **fitting)
     methods = tables["distill"] or DEFAULT_PRESET
     fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
-    place = root / "student"
-    student = distill(data, knowledge, student_model, methods, place, resume=unfinished(place), **fitting)
+    student = distill(data, knowledge, student_model, methods, root / "student", **fitting)
     found = evaluate(
         data, [*evaluated, alone, student], root / "evaluation", seed=number, **tables["evaluate"], **common
     )
@@ -117,8 +114,7 @@ def _teachers(
         evaluated.append(root / f"teacher{suffix}")
         stores[name] = root / f"knowledge{suffix}"
         model, training = split_model(table)
-        place = evaluated[-1]
-        train(data, model, place, training=training, resume=unfinished(place), **fitting)
+        train(data, model, evaluated[-1], training=training, **fitting)
         extract(data, evaluated[-1], stores[name], device=fitting["device"], **tables["extract"], **common)
     knowledge = next(iter(stores.values()))
     for chosen in tables["ensemble"]:

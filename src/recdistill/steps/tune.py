@@ -13,7 +13,6 @@ import polars as pl
 from recdistill import artifacts
 from recdistill.artifacts import Manifest, read_json, read_manifest, write_json, write_table
 from recdistill.data.prepared import Data
-from recdistill.directories import unfinished
 from recdistill.errors import ArtifactError, DataError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
@@ -109,9 +108,8 @@ def _inputs(
     if plan.knowledge is not None:
         return data, open_knowledge(plan.knowledge, data)
     model, training = split_model(plan.teacher)
-    place = root / "teacher"
-    fitting: dict[str, Any] = {"seed": plan.seed, "device": device, "resume": unfinished(place), **common}
-    teacher = train(data, model, place, training=training, **fitting)
+    fitting: Json = {"seed": plan.seed, "device": device, "resume": True, **common}
+    teacher = train(data, model, root / "teacher", training=training, **fitting)
     return data, extract(data, teacher, root / "knowledge", device=device, **plan.extract, **common)
 
 

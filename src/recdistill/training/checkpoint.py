@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from recdistill.artifacts import Job, load_arrays, read_json, save_arrays, write_json
+from recdistill.directories import leftovers
 from recdistill.progress import Progress
 
 _TENSORS, _FACTS, _HISTORY = "checkpoint-{}.safetensors", "checkpoint.json", "history.jsonl"
@@ -69,10 +70,15 @@ class Checkpoint:
         (self.work / _HISTORY).write_text(text, encoding="utf-8")
 
 
+def _any_in(folders: list[Path]) -> bool:
+    return any(next(folder.rglob(_FACTS), None) for folder in folders)
+
+
 def note_start(job: Job, resume: bool, progress: Progress) -> None:
-    """Say where a run does not start as the caller may think: nothing to resume, or a checkpoint dropped."""
-    if resume and not any(job.work.rglob(_FACTS)):
-        progress.note("nothing to resume: starting anew")
+    """Say where a run makes nothing of a checkpoint that lies there."""
+    others = [folder for folder in leftovers(job.out) if folder != job.work]
+    if resume and not _any_in([job.work]) and _any_in(others):
+        progress.note("nothing to resume: starting anew (the interrupted run had other options)")
     elif _FACTS in job.dropped:
         progress.note(
             "starting anew: the checkpoint of an interrupted run is dropped (--resume would continue it)"
