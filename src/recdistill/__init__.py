@@ -50,10 +50,10 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"recdistill.steps.{name}"), name)
     if name in _ROOMS:
         return importlib.import_module(f"recdistill.{name}")
-    import difflib
+    from recdistill.wording import did_you_mean
 
-    near = difflib.get_close_matches(name, __all__, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = did_you_mean(name, __all__)
+    hint = f"; {near}" if near else ""
     raise AttributeError(f"module 'recdistill' has no attribute '{name}'{hint}")
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 from recdistill.discovery import find, names
 from recdistill.errors import OptionError
 from recdistill.runfiles import assign, load_run_file, parse_assignments, run_file_lines
-from recdistill.signatures import REQUIRED, check_options, did_you_mean, normal, options_of, unknown_option
+from recdistill.signatures import REQUIRED, check_options, normal, options_of, unknown_option
+from recdistill.wording import did_you_mean
 
 __all__ = [
     "REQUIRED",

@@ -13,7 +13,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from recdistill.errors import OptionError
-from recdistill.signatures import did_you_mean, normal
+from recdistill.signatures import normal
+from recdistill.wording import did_you_mean
 
 _CONTRACTS = {
     "models": ("recdistill.models.base", "Recommender", "model"),

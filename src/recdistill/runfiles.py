@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.errors import OptionError
-from recdistill.signatures import did_you_mean, normal
+from recdistill.signatures import normal
+from recdistill.wording import did_you_mean
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:

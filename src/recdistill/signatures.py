@@ -7,7 +7,6 @@ such as a generator or a progress display, are handed through unseen.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import json
@@ -21,6 +20,7 @@ from pydantic.errors import PydanticUserError
 
 from recdistill.errors import OptionError
 from recdistill.typetexts import argument_texts, choices, type_text
+from recdistill.wording import did_you_mean
 
 REQUIRED: Any = inspect.Parameter.empty
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -193,12 +193,6 @@ def unknown_option(path: str, key: str, names: Iterable[str]) -> OptionError:
 def normal(name: str) -> str:
     """A name as signatures spell it: lower case, ``_`` for ``-``."""
     return name.strip().lower().replace("-", "_")
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """``did you mean NAME?`` for the nearest of ``names``, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 def _shown(value: Any) -> str:

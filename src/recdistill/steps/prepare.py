@@ -25,8 +25,7 @@ from recdistill.data.synthetic import GENERATOR, synthetic
 from recdistill.errors import DataError
 from recdistill.files import size_text
 from recdistill.progress import Progress, Silent
-from recdistill.signatures import did_you_mean
-from recdistill.wording import counted
+from recdistill.wording import counted, did_you_mean
 
 _TEXT: tuple[Format, ...] = ("table", "inter", "adjacency")
 

@@ -15,13 +15,13 @@ from pydantic import Field
 from recdistill import config
 from recdistill.data.prepared import Data
 from recdistill.errors import DataError, OptionError
-from recdistill.signatures import did_you_mean
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import make_model, make_training
 from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
+from recdistill.wording import did_you_mean
 
 ENSEMBLE = "ensemble"
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")

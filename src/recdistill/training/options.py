@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from recdistill.config import validated
-from recdistill.signatures import did_you_mean
 from recdistill.training.optimisers import OptimiserName
+from recdistill.wording import did_you_mean
 
 _METRICS = ("ndcg", "recall", "mrr", "hit", "precision")
 
