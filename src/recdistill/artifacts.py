@@ -184,8 +184,7 @@ def _is_made(job: Job, place: Path, call: Mapping[str, Any], force: bool = False
         found = read_manifest(job.out)
     except ArtifactError as error:
         other = "choose another --out"
-        makes = error.hint and not error.hint.startswith("make it with")  # what is there is not to be read
-        raise ArtifactError(error.message, f"{error.hint}, or {other}" if makes else other) from error
+        raise ArtifactError(error.message, f"{error.hint}, or {other}" if error.hint else other) from error
     if found.kind != call["kind"]:
         raise ArtifactError(
             f"{job.out} is of kind {found.kind}, and {call['kind']} was to be written", "choose another --out"

@@ -14,6 +14,7 @@ import pytest
 from line_cases import Notes
 from recdistill.data import registry
 from recdistill.data.prepared import Data
+from recdistill.data.readers import NoSourceError
 from recdistill.data.registry import PublicSet
 from recdistill.errors import ArtifactError, DataError, OptionError
 from recdistill.steps.prepare import prepare
@@ -383,6 +384,18 @@ def test_public_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         DataError, match=r"did you mean movielens-100k.*sets known by name: synthetic, movielens-100k"
     ):
         prepare("movielens-100", tmp_path / "other")
+
+
+def test_a_pattern_of_several_formats_is_no_misspelt_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table().write_csv("log.csv")
+    table().write_parquet("log.parquet")
+    with pytest.raises(DataError, match=r"several formats: parquet, table; name one file or a pattern$"):
+        prepare("log.*", "data")
+    with pytest.raises(NoSourceError, match=r"no file matches 'logs.*sets known by name"):
+        prepare("logs.*", "data")
 
 
 def test_files_left_out_of_a_folder_are_said(tmp_path: Path) -> None:

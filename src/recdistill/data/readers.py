@@ -18,6 +18,10 @@ _SPLIT_STEMS = {"train": "train", "valid": "valid", "val": "valid", "validation"
 _STRINGS = (pl.String, pl.Categorical, pl.Enum)
 
 
+class NoSourceError(DataError):
+    """Nothing is where a path or a pattern points."""
+
+
 @dataclass(frozen=True)
 class Files:
     """The files of a source.
@@ -46,8 +50,9 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
         format: of all files; default: by their names and contents.
 
     Raises:
-        DataError: if nothing is there, the files are of several formats, or recdistill made the folder or one
-            below it.
+        NoSourceError: if nothing is there.
+        DataError: if a folder holds no interactions, the files are of several formats, or recdistill made the
+            folder or one below it.
     """
     path = Path(source).expanduser()
     visible = visible_files(path) if path.is_dir() else []
@@ -59,12 +64,12 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
     else:
         paths = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
     if not paths:
+        expected = "expected interactions as Parquet, CSV, JSON lines, .inter or text"
+        if path.is_dir():
+            others = f", which holds {listed(visible, path)}" if visible else ""
+            raise DataError(f"no interactions in the folder '{source}'{others}", expected)
         what = "no file matches" if glob.has_magic(str(path)) else "no such file or folder:"
-        what = "no interactions in the folder" if path.is_dir() else what
-        others = f", which holds {listed(visible, path)}" if visible else ""
-        raise DataError(
-            f"{what} '{source}'{others}", "expected interactions as Parquet, CSV, JSON lines, .inter or text"
-        )
+        raise NoSourceError(f"{what} '{source}'", expected)
     splits = _splits_of(paths)
     if splits is not None:
         paths = [path for path in paths if path in splits]

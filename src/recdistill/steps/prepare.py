@@ -18,11 +18,10 @@ from recdistill.data.assemble import Assembled, Rules, assemble
 from recdistill.data.columns import IGNORED, Columns
 from recdistill.data.formats import Format
 from recdistill.data.prepared import Data
-from recdistill.data.readers import Files, find_files, read_files, read_frames
+from recdistill.data.readers import Files, NoSourceError, find_files, read_files, read_frames
 from recdistill.data.registry import PUBLIC_SETS, fetch
 from recdistill.data.splits import SplitName
 from recdistill.data.synthetic import GENERATOR, synthetic
-from recdistill.errors import DataError
 from recdistill.files import size_text
 from recdistill.progress import Progress, Silent
 from recdistill.wording import counted, did_you_mean
@@ -218,13 +217,13 @@ def _open(
 def _find(source: str | Path, file_format: Format | None) -> Files:
     try:
         return find_files(source, file_format)
-    except DataError as error:
+    except NoSourceError as error:
         name = str(source)
-        if Path(name).exists() or "/" in name:
+        if "/" in name:
             raise
         known = ["synthetic", *PUBLIC_SETS]
         meant = did_you_mean(name, known)
-        raise DataError(
+        raise NoSourceError(
             error.message, f"{meant or error.hint}; sets known by name: {', '.join(known)}".lstrip("; ")
         ) from None
 

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from recdistill import config
 from recdistill.data.prepared import Data
-from recdistill.errors import DataError, OptionError
+from recdistill.data.readers import NoSourceError
+from recdistill.errors import OptionError
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
@@ -253,16 +254,13 @@ def prepare_source(source: Any, out: Path, **options: Any) -> Data:
     """Prepare the interactions that a file names.
 
     Raises:
-        DataError: nothing is there, with the option that names another place; or what ``prepare`` raises.
+        NoSourceError: nothing is there, with the option that names another place; or what ``prepare`` raises.
     """
     try:
         return prepare(source, out, **options)
-    except DataError as error:
-        if not error.message.startswith(("no such file", "no file matches")):
-            raise
-        raise DataError(
-            error.message, "pass --set data.source=PATH, or change the file's data.source"
-        ) from error
+    except NoSourceError as error:
+        hint = "pass --set data.source=PATH, or change the file's data.source"
+        raise NoSourceError(error.message, hint) from error
 
 
 def split_model(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
