@@ -41,6 +41,7 @@ def test_every_option_changes_the_loss() -> None:
         {"direction": "reverse"},
         {"temperature": 2.0},
         {"solver": "sinkhorn"},
+        {"logit_rows": 1},
     ]
     found = [value(AdaRec(**options)) for options in changes]
     assert len(set(found)) == len(found)
@@ -51,6 +52,20 @@ def test_every_option_changes_the_loss() -> None:
             each.objective.after_step()
         first, second = (each.method.get_buffer("transport.student_weights") for each in (step, other))
         assert not torch.equal(first, second), options
+
+
+def test_some_items_stand_for_all() -> None:
+    step = Step(AdaRec(embeddings=0.0, hidden=0.0, logit_rows=2))
+    each = divergence(step.student.logits(), step.teacher.logits())
+    method: Any = step.method
+    state = method.generator.get_state()
+    drawn = torch.randperm(len(each), generator=method.generator)[:2]
+    method.generator.set_state(state)
+    assert len(each) > 2
+    torch.testing.assert_close(step.loss(), each[drawn].mean())
+    assert not torch.equal(step.loss(), each[drawn].mean())  # drawn anew
+    everything = Step(AdaRec(embeddings=0.0, hidden=0.0, logit_rows=1000))
+    torch.testing.assert_close(everything.loss(), each.mean())
 
 
 def test_facts_are_the_layers_weights() -> None:
@@ -75,3 +90,7 @@ def test_conforms(part: str | None) -> None:
         {} if part is None else {"embeddings": 0.0, "hidden": 0.0, "logits": 0.0, part: 1.0}
     )
     check_sequence_distiller(lambda: AdaRec(**options))
+
+
+def test_conforms_with_some_items() -> None:
+    check_sequence_distiller(lambda: AdaRec(logit_rows=2))

@@ -40,6 +40,7 @@ from recdistill.distillers.layers import (
 from recdistill.distillers.logit_kd import logit_divergence
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import TeacherState
+from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, State
 
 
@@ -53,6 +54,9 @@ class AdaRec(Distiller):
         logits: l, weight of the divergence over items, at least 0 (paper: 1).
         metric: D: ``kl`` (paper's code), ``mse`` or ``cosine``.
         direction: of each KL: ``forward`` is KL(teacher ‖ student), ``reverse`` the other (paper's code).
+        logit_rows: items of a step at which logits are compared, drawn anew each step, at least 1; all by default
+            (paper). The divergence is most of a step's time over a large catalogue, and its mean over some items has
+            the same expectation.
         temperature: τ of the logits, above 0 (paper's code: 1).
         solver: of the transport: ``exact`` (paper) or ``sinkhorn``.
         weight_temperature: of the layers' weights, above 0 (paper: 10).
@@ -74,6 +78,7 @@ class AdaRec(Distiller):
         logits: Annotated[float, Field(ge=0)] = 1.0,
         metric: Metric = "kl",
         direction: Literal["forward", "reverse"] = "forward",
+        logit_rows: Annotated[int, Field(ge=1)] | None = None,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
         solver: Literal["exact", "sinkhorn"] = "exact",
         weight_temperature: Annotated[float, Field(gt=0)] = 10.0,
@@ -83,10 +88,12 @@ class AdaRec(Distiller):
         if embeddings + hidden + logits == 0:
             raise OptionError("adarec: every part has weight 0", "give embeddings, hidden or logits a weight")
         self.weight, self.embeddings, self.hidden, self.logits = weight, embeddings, hidden, logits
-        self.metric, self.reverse, self.temperature = metric, direction == "reverse", temperature
+        self.logit_rows, self.temperature = logit_rows, temperature
+        self.metric, self.reverse = metric, direction == "reverse"
         self.solver, self.weight_temperature, self.smoothing = solver, weight_temperature, smoothing
 
     def setup(self, context: Context) -> None:
+        self.generator = context.generator
         own, other = shapes(context)
         if self.embeddings > 0:
             self.of_embeddings = Projection(own.embeddings, other.embeddings, context.generator)
@@ -112,8 +119,18 @@ class AdaRec(Distiller):
             cost = layer_distances(layers, targets, self.metric, self.reverse)
             loss = loss + self.hidden * self.transport(cost, len(layers))
         if self.logits > 0:
-            loss = loss + self.logits * logit_divergence(own, reads, self.temperature, self.reverse)
+            some = self._some(reads)
+            loss = loss + self.logits * logit_divergence(own, some, self.temperature, self.reverse)
         return loss
+
+    def _some(self, reads: SequenceReads) -> SequenceReads:
+        """The teacher's answers at the items that were drawn."""
+        count = len(reads.rows)
+        if self.logit_rows is None or count <= self.logit_rows:
+            return reads
+        drawn = torch.randperm(count, generator=self.generator)[: self.logit_rows].sort().values
+        drawn = drawn.to(reads.rows.device)
+        return reads.at(reads.rows[drawn], drawn)
 
     def after_step(self) -> None:
         if self.hidden > 0:
