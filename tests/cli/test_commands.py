@@ -45,6 +45,17 @@ def test_command_by_command(recdistill: Command, log: Path, tmp_path: Path) -> N
     assert pl.read_parquet(tmp_path / "lists" / "recommendations.parquet").height == 40 * 5
 
 
+def test_prepare_into_the_folder_of_the_source_is_reused(
+    recdistill: Command, log: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "log.csv").write_bytes(log.read_bytes())
+    for reused in (False, True):
+        answer = recdistill("prepare", tmp_path, "--out", tmp_path / "prepared", "--json")
+        assert answer.code == 0, answer.err
+        assert json.loads(answer.out)["reused"] is reused
+        assert ("made by recdistill: 1 directory: prepared" in answer.err) is reused
+
+
 def test_prepare_prints_what_a_person_reads(recdistill: Command, log: Path, tmp_path: Path) -> None:
     answer = recdistill("prepare", log, "--out", tmp_path / "data")
     assert answer.code == 0, answer.err

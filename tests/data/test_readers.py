@@ -154,23 +154,21 @@ def made(folder: Path, kind: str) -> None:
     TABLE.write_parquet(folder / "train.parquet")
 
 
-@pytest.mark.parametrize(
-    ("logs", "hint"),
-    [
-        ([], "pass the file of interactions itself$"),
-        (["a.csv"], r"pass \S+/a\.csv itself"),
-        (["a.csv", "b.csv"], r"or a pattern such as '\S+/\*\.csv'"),
-    ],
-)
-def test_folders_with_directories_of_ours_are_refused(logs: list[str], hint: str, tmp_path: Path) -> None:
-    made(tmp_path / "runs" / "teacher", "model")
-    for name in logs:
-        TABLE.write_csv(tmp_path / name)
+def test_directories_of_ours_are_left_out_of_a_folder(tmp_path: Path) -> None:
+    for name, kind in (("teacher", "model"), ("teacher/inner", "model"), ("data", "data")):
+        made(tmp_path / "runs" / name, kind)
+    (tmp_path / "README.md").write_text("about")
     with pytest.raises(
-        DataError, match=rf"runs/teacher was made by recdistill \(kind model\).*{hint}"
+        DataError, match=r"runs/data was made by .*\(kind data\).*; pass the file of interactions itself$"
     ) as raised:
         find_files(tmp_path)
     assert "\n" not in str(raised.value)
+    logs = [tmp_path / name for name in ("a.csv", "runs/b.csv")]
+    for log in logs:
+        TABLE.write_csv(log)
+    found = find_files(tmp_path)
+    assert found.paths == tuple(logs)
+    assert (found.made, found.unread) == ("2 directories: runs/data, runs/teacher", "1 file: README.md")
 
 
 def test_a_directory_of_ours_is_no_source(tmp_path: Path) -> None:
@@ -189,6 +187,7 @@ def test_other_programs_manifests_and_what_is_not_read_do_no_harm(tmp_path: Path
     TABLE.write_csv(tmp_path / "ratings.csv")
     made(tmp_path / "runs", "data")  # ratings.csv alone is read
     assert find_files(tmp_path).paths == (tmp_path / "ratings.csv",)
+    assert find_files(tmp_path).made == "1 directory: runs"
     other = tmp_path / "other"
     made(other, "data")
     for text in ("[1]", "{", '{"kind": "page"}'):

@@ -405,10 +405,19 @@ def test_files_left_out_of_a_folder_are_said(tmp_path: Path) -> None:
     (folder / "README.md").write_text("about")
     data = prepare(folder, tmp_path / "data")
     assert "left out of the folder: 1 file: README.md" in data.manifest.summary["notes"]
-    with pytest.raises(
-        DataError, match=r"data was made by recdistill \(kind data\).*pass \S+/log.csv itself"
-    ):
-        prepare(tmp_path, tmp_path / "other")
+    with pytest.raises(DataError, match=r"kind data.*it is prepared already: recdistill train \S+/data$"):
+        prepare(tmp_path / "data", tmp_path / "other")
+
+
+def test_data_may_lie_in_the_folder_of_its_source(tmp_path: Path) -> None:
+    table().write_csv(tmp_path / "log.csv")
+    first = prepare(tmp_path, tmp_path / "prepared")
+    assert not any("left out" in note for note in first.manifest.summary["notes"])
+    assert prepare(tmp_path, tmp_path / "prepared").manifest == first.manifest
+    again = prepare(tmp_path, tmp_path / "prepared", force=True)
+    assert again.hash == first.hash
+    said = "left out of the folder, made by recdistill: 1 directory: prepared"
+    assert said in again.manifest.summary["notes"]
 
 
 # ---- reuse and bad input

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,38 +33,39 @@ def likely_files(visible: Sequence[Path]) -> list[Path]:
     return usual if len(usual) == 1 else inter or found
 
 
-def forbid_results(folder: Path, paths: Sequence[Path]) -> None:
-    """Refuse files of directories that recdistill made: their indices are no ids of anything.
+def without_results(folder: Path, visible: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Leave out what lies in directories that recdistill made: their indices are no ids of anything.
 
     Args:
         folder: the source.
-        paths: the files below it that would be read.
+        visible: the files below it.
 
-    Raises:
-        DataError: names the first such directory, and what to pass instead.
+    Returns:
+        The other files; and the directories with their kinds, ``folder`` alone if it is one itself.
     """
-    folders = {folder}
-    for path in paths:
-        folders.update(takewhile(lambda parent: parent != folder, path.parents))
-    kinds = {place: kind for place in sorted(folders) if (kind := _kind_of(place)) is not None}
-    if not kinds:
-        return
-    made, kind = next(iter(kinds.items()))
-    found = f"{made} was made by recdistill (kind {kind}): its files are no source of interactions"
-    others = [path for path in paths if kinds.keys().isdisjoint(path.parents)]
-    if made == folder and kind == "data":
-        raise DataError(found, f"it is prepared already: recdistill train {made}")
-    if len(others) == 1:
-        raise DataError(found, f"pass {others[0]} itself")
-    example = f", or a pattern such as '{others[0].parent / f'*{others[0].suffix}'}'" if others else ""
-    raise DataError(found, f"pass the file of interactions itself{example}")
+    made: dict[Path, str] = {}
+    for place in sorted(path.parent for path in visible if path.name == MANIFEST):
+        if made.keys().isdisjoint(place.parents) and (kind := _kind_of(place)) is not None:
+            made[place] = kind
+    return [path for path in visible if made.keys().isdisjoint(path.parents)], made
 
 
-def listed(paths: Sequence[Path], folder: Path) -> str:
+def no_source(folder: Path, made: Mapping[Path, str]) -> DataError:
+    """The error for a folder that holds nothing but directories ``made`` by recdistill, or is one."""
+    place, kind = next(iter(made.items()))
+    hint = "pass the file of interactions itself"
+    if place == folder and kind == "data":
+        hint = f"it is prepared already: recdistill train {place}"
+    return DataError(
+        f"{place} was made by recdistill (kind {kind}): its files are no source of interactions", hint
+    )
+
+
+def listed(paths: Sequence[Path], folder: Path, noun: str = "file", plural: str = "") -> str:
     """How many files, and the names of the first: ``4 files: a.md, b.png, c.txt and 1 more``."""
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:_NAMED])
     more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
-    return f"{counted(len(paths), 'file')}: {names}{more}"
+    return f"{counted(len(paths), noun, plural)}: {names}{more}"
 
 
 def _kind_of(folder: Path) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from recdistill.data.columns import Columns, checked, choose_columns, select
-from recdistill.data.folders import forbid_results, likely_files, listed, visible_files
+from recdistill.data.folders import likely_files, listed, no_source, visible_files, without_results
 from recdistill.data.formats import Format, format_of, names_columns, scan
 from recdistill.errors import DataError
 
@@ -31,19 +31,22 @@ class Files:
         format: the one format of all.
         splits: the split of each file, where the files are named by split, else None.
         unread: of a folder, in words: how many other files it holds and the names of the first, or empty.
+        made: of a folder, likewise: the directories in it that recdistill made, which are not looked into.
     """
 
     paths: tuple[Path, ...]
     format: Format
     splits: tuple[str, ...] | None = None
     unread: str = ""
+    made: str = ""
 
 
 def find_files(source: str | Path, format: Format | None = None) -> Files:  # noqa: A002
     """The files that a path, a folder or a glob stands for.
 
-    A folder stands for all files below it whose names look like interactions; hidden files and those that
-    begin with ``_`` are left out. Files named ``train``, ``valid`` and ``test`` carry that split.
+    A folder stands for all files below it whose names look like interactions; hidden files, those that begin
+    with ``_`` and the directories that recdistill made are left out. Files named ``train``, ``valid`` and
+    ``test`` carry that split.
 
     Args:
         source: a file, a folder, or a pattern with ``*``, ``?`` or ``[``.
@@ -51,20 +54,21 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
 
     Raises:
         NoSourceError: if nothing is there.
-        DataError: if a folder holds no interactions, the files are of several formats, or recdistill made the
-            folder or one below it.
+        DataError: if a folder holds no interactions, or none but in directories that recdistill made, or the
+            files are of several formats.
     """
     path = Path(source).expanduser()
-    visible = visible_files(path) if path.is_dir() else []
+    visible, made = without_results(path, visible_files(path)) if path.is_dir() else ([], {})
     if path.is_dir():
         paths = likely_files(visible)
-        forbid_results(path, paths)
     elif path.exists():
         paths = [path]
     else:
         paths = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
     if not paths:
         expected = "expected interactions as Parquet, CSV, JSON lines, .inter or text"
+        if made:
+            raise no_source(path, made)
         if path.is_dir():
             others = f", which holds {listed(visible, path)}" if visible else ""
             raise DataError(f"no interactions in the folder '{source}'{others}", expected)
@@ -86,6 +90,7 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
         formats[paths[0]],
         tuple(splits[path] for path in paths) if splits else None,
         listed(unread, path) if unread else "",
+        listed(list(made), path, "directory", "directories") if made else "",
     )
 
 

@@ -206,6 +206,8 @@ def _open(
     note(f"source: {counted(len(files.paths), 'file')}, {files.format}, {size_text(size)}")
     if files.unread:
         note(f"left out of the folder: {files.unread}")
+    if files.made:
+        note(f"left out of the folder, made by recdistill: {files.made}")
     return _Opened(
         name,
         hash_files(files.paths),
