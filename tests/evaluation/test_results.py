@@ -19,7 +19,7 @@ from recdistill.evaluation.lineage import Member, teacher_of
 from recdistill.evaluation.protocol import Outcome, Task
 from recdistill.evaluation.results import Evaluated, Lineage, metric_summaries, per_user_table, summarise
 from recdistill.evaluation.significance import Bootstrap
-from recdistill.evaluation.tables import gap_notes, table
+from recdistill.evaluation.tables import gap_notes, no_gap_closed, table
 
 NUM_USERS = 200
 MEANS = {"teacher": 0.6, "student": 0.5, "alone": 0.3}
@@ -275,3 +275,10 @@ def test_a_gap_without_a_value_says_why() -> None:
         "value": None, "interval": None, "reason": "the teacher is not ahead"
     }  # fmt: skip
     assert gap_notes(result) == ["no gap closed for student: the teacher is not ahead"]
+    shares = {
+        "alone": None,
+        "a": {"mean": None},
+        "b": {"mean": 0.4},
+        "c": {"mean": None, "reason": "no value"},
+    }
+    assert no_gap_closed(shares, "mean") == ["no gap closed for a, c: no value"]

@@ -10,6 +10,7 @@ from typer import Argument, Option
 from recdistill.cli.call import Call, takes
 from recdistill.cli.options import LONG_STEP, DataDir
 from recdistill.errors import OptionError
+from recdistill.wording import counted
 
 
 @takes(*LONG_STEP)
@@ -161,4 +162,4 @@ def _finish(call: Call) -> None:
 def _search_lines(summary: dict[str, Any]) -> list[str]:
     found = summary["search"]
     takes = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found["takes"].items())
-    return [f"{found['cells']} cells of {found['text']}; {takes}", *found["drawn"].splitlines()]
+    return [f"{counted(found['cells'], 'cell')} of {found['text']}; {takes}", *found["drawn"].splitlines()]

@@ -50,11 +50,23 @@ def table(result: Json, metrics: Sequence[str] | None = None) -> list[list[str]]
 def gap_notes(result: Json) -> list[str]:
     """Why models have no share of the gap in :func:`table` though they learnt from a teacher, one line a reason."""
     metrics = _present(result, None)
+    if not metrics:
+        return []
+    groups = result["groups"].items()
+    return no_gap_closed({name: group["gap_closed"].get(metrics[0]) for name, group in groups}, "value")
+
+
+def no_gap_closed(shares: Mapping[str, Json | None], key: str) -> list[str]:
+    """Why models have no share of the gap though they learnt from a teacher, one line a reason.
+
+    Args:
+        shares: of each model; nothing for one that learnt from none.
+        key: where a share stands, beside its ``reason``.
+    """
     reasons: dict[str, list[str]] = {}
-    for name, group in result["groups"].items():
-        gap = group["gap_closed"].get(metrics[0], {}) if metrics else {}
-        if gap.get("reason") and gap["value"] is None:
-            reasons.setdefault(gap["reason"], []).append(name)
+    for name, share in shares.items():
+        if share and share[key] is None:
+            reasons.setdefault(str(share.get("reason") or "no value"), []).append(name)
     return [f"no gap closed for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from recdistill.reporting.charts import (
 from recdistill.reporting.curves import thin
 from recdistill.reporting.graphs import look
 from recdistill.reporting.searches import Edge, Group, Search, cell_shares, choices_of, edge_shares
+from recdistill.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,15 +156,7 @@ def _paint_shares(figure: Figure, course: _Course) -> None:
             axes.set_title(str(edge), loc="left", fontsize=9, color=MUTED)
             axes.set_title(operation, loc="right", fontsize=9, color=look(operation)[0], fontweight="bold")
             for name, line in course.shares[edge].items():
-                color, dashes = look(name)
-                epochs = thin(list(line), _POINTS)
-                axes.plot(
-                    epochs,
-                    [line[epoch] for epoch in epochs],
-                    color=color,
-                    linestyle=dashes,  # pyright: ignore[reportArgumentType]
-                    linewidth=2.0 if name == operation else 1.0,
-                )
+                _plot(axes, line, *look(name), width=2.0 if name == operation else 1.0)
             axes.set_ylim(0, min(1.0, 1.15 * most))
             axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -194,7 +187,7 @@ def _course_chart(slug: str, name: str, course: _Course, notes: Sequence[str]) -
         told += f"; entropy {entropy[min(entropy)]:.2f} at first, {entropy[max(entropy)]:.2f} at the end"
     if temperature:
         told += f"; temperature {temperature[min(temperature)]:.2g} to {temperature[max(temperature)]:.2g}"
-    panels = [_paint_entropy, _paint_temperature]
+    panels: list[Callable[[Axes, _Course], None]] = [_paint_entropy, _paint_temperature]
     panels += [_paint_cells] if course.cells else []
     panels += [_paint_prices] if course.prices else []
     svg = draw(
@@ -207,7 +200,7 @@ def _course_chart(slug: str, name: str, course: _Course, notes: Sequence[str]) -
     lines = {
         "entropy": entropy,
         "temperature": temperature,
-        **{f"{count} {'cell' if count == '1' else 'cells'}": line for count, line in course.cells.items()},
+        **{_cells(count): line for count, line in course.cells.items()},
         **{f"price of {_called(meter)}": line for meter, line in course.prices.items()},
     }
     rows = [
@@ -218,23 +211,27 @@ def _course_chart(slug: str, name: str, course: _Course, notes: Sequence[str]) -
     return Chart(slug, title, svg, table, notes)
 
 
+def _cells(count: str) -> str:
+    return counted(int(count), "cell")
+
+
 def _called(meter: str) -> str:
     return {"latency_ms": "latency", "megabytes": "bytes"}.get(meter, meter)
 
 
-def _paint(figure: Figure, course: _Course, panels: Sequence[object]) -> None:
+def _paint(figure: Figure, course: _Course, panels: Sequence[Callable[[Axes, _Course], None]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     found = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
     for (axes,), paint in zip(found, panels, strict=True):
-        paint(axes, course)  # pyright: ignore
+        paint(axes, course)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
     last: Axes = found[-1][0]
     last.set_xlabel("epoch")
     last.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
-def _plot(axes: Axes, line: Line, color: str, dashes: object = "-") -> float:
+def _plot(axes: Axes, line: Line, color: str, dashes: object = "-", width: float = 1.6) -> float:
     """Draw a line; its last value."""
     epochs = thin(list(line), _POINTS)
     axes.plot(
@@ -242,7 +239,7 @@ def _plot(axes: Axes, line: Line, color: str, dashes: object = "-") -> float:
         [line[epoch] for epoch in epochs],
         color=color,
         linestyle=dashes,  # pyright: ignore[reportArgumentType]
-        linewidth=1.6,
+        linewidth=width,
     )
     return line[epochs[-1]]
 
@@ -268,7 +265,7 @@ def _paint_cells(axes: Axes, course: _Course) -> None:
     ends: list[tuple[float, str, str]] = []
     for place, (count, line) in enumerate(course.cells.items()):
         color, dashes = SERIES[place % len(SERIES)], DASHES[place // len(SERIES) % len(DASHES)]
-        ends.append((_plot(axes, line, color, dashes), "1 cell" if count == "1" else f"{count} cells", color))
+        ends.append((_plot(axes, line, color, dashes), _cells(count), color))
     axes.set_ylim(0, 1)
     axes.set_ylabel("share")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -11,6 +11,7 @@ from recdistill.reporting.letters import significance_letters
 from recdistill.reporting.numbers import Missing
 from recdistill.reporting.results import Entry, Evaluation, Latency, Member, Test
 from recdistill.reporting.story import Cast
+from recdistill.wording import counted
 
 _BEST = "best"
 
@@ -97,7 +98,7 @@ def _cost_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:
         ("Weights file", lambda entry: cells.known(entry.bytes, numbers.size, notes)),
     ]
     for batch in _batches(evaluation) or [1]:
-        name = f"ms, {_users(batch)}"
+        name = f"ms, {counted(batch, 'user')}"
         columns.append((name, lambda entry, batch=batch: cells.latency(entry.latency(batch), notes)))
     return columns
 
@@ -105,10 +106,6 @@ def _cost_columns(evaluation: Evaluation, notes: Notes) -> list[Column]:
 def _batches(evaluation: Evaluation) -> list[int]:
     members = [member for entry in evaluation.entries for member in entry.members]
     return sorted({one.batch for member in members for one in member.latencies})
-
-
-def _users(batch: int) -> str:
-    return "1 user" if batch == 1 else f"{batch:,} users"
 
 
 def ranked(evaluation: Evaluation) -> list[Entry]:
@@ -151,7 +148,12 @@ def latency_table(evaluation: Evaluation) -> Grid | None:
         remarks[0] += " Sequence models encode histories apart from scoring."
     columns = ("Whole request", *(title for _, title, _ in parts))
     rows = [
-        Row(f"{entry.name}, {_users(batch)}", "", "", _latency_cells(entry.latency(batch), parts, notes))
+        Row(
+            f"{entry.name}, {counted(batch, 'user')}",
+            "",
+            "",
+            _latency_cells(entry.latency(batch), parts, notes),
+        )
         for entry in ranked(evaluation)
         for batch in _batches(evaluation)
     ]

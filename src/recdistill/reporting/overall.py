@@ -10,6 +10,7 @@ from typing import Any, cast
 from recdistill.artifacts import read_json
 from recdistill.errors import ArtifactError
 from recdistill.evaluation.across import different
+from recdistill.evaluation.tables import no_gap_closed
 from recdistill.reporting import numbers
 from recdistill.reporting.cells import Cell, Grid, Notes, Row
 from recdistill.reporting.letters import significance_letters
@@ -103,19 +104,12 @@ def footing(comparison: Json) -> list[str]:
     """What the figures are, in lines to stand under the table."""
     evaluations = comparison["evaluations"].values()
     lines = [_counted(comparison, found) for found in evaluations]
-    lines += [line for found in evaluations for line in _gap_notes(found)]
+    for found in evaluations:
+        gap = _gap_metric(found)
+        shares = {name: row["gap_closed"].get(gap) for name, row in found["rows"].items()}
+        lines += no_gap_closed(shares, "mean")
     lines.append("rows that share a letter do not differ at 5 %, Holm-corrected over a column's pairs:")
     return list(dict.fromkeys([*lines, *(found["how"] for found in evaluations)]))
-
-
-def _gap_notes(found: Json) -> list[str]:
-    """Why rows that learnt from a teacher have no share of the gap, one line a reason."""
-    gap, reasons = _gap_metric(found), dict[str, list[str]]()
-    for name, row in found["rows"].items():
-        share = row["gap_closed"].get(gap, {})
-        if share and share["mean"] is None:
-            reasons.setdefault(str(share.get("reason") or "no value"), []).append(name)
-    return [f"no gap closed for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _counted(comparison: Json, found: Json) -> str:

@@ -16,6 +16,7 @@ from recdistill.reporting.cells import Cell, Grid, Notes, Row
 from recdistill.reporting.curves import Course
 from recdistill.reporting.numbers import Missing
 from recdistill.reporting.runs import Collection, Directory, Epoch, read_history
+from recdistill.wording import counted
 
 _EDGE = re.compile(r"(\d+)<(input|\d+) (\S+)")
 
@@ -241,8 +242,7 @@ def _cells(search: Search, timed: bool, notes: Notes) -> list[Cell]:
     ]
     if timed:
         users = int(search.options.get("latency_batch") or 1)
-        told = "1 user" if users == 1 else f"{users:,} users"
-        found.append(_cost(search, "latency_ms", "max_latency_ms", told, notes))
+        found.append(_cost(search, "latency_ms", "max_latency_ms", counted(users, "user"), notes))
     taken = certainty(search)
     found.append(
         notes.cell(Missing("nothing was searched")) if taken is None else Cell(numbers.percent(taken))

@@ -41,6 +41,7 @@ from recdistill.steps.load import load, save_model
 from recdistill.training.checkpoint import Checkpoint, note_start
 from recdistill.training.loop import train
 from recdistill.training.options import TrainingOptions
+from recdistill.wording import counted
 
 Variant = Literal["searched", "random", "no-cost", "no-emd", "no-distillation"]
 """The search, or what it is compared with: a random architecture of the same space; a search without price, without
@@ -197,7 +198,7 @@ class _Search:
             self._find(folder, resume)
         found = read_json(folder / RESULT)
         architecture, cells = Architecture.from_json(found["architecture"]), int(found["cells"])
-        self.progress.note(f"{cells} cells of: {architecture}")
+        self.progress.note(f"{counted(cells, 'cell')} of: {architecture}")
         student = self.net.student(architecture, cells)
         if (folder / START).exists():
             student.build(self.data.train, torch.Generator().manual_seed(self.seed))
