@@ -78,6 +78,9 @@ CASES: dict[str, dict[str, object]] = {
     ),
     "htd, soft": case({"method": "htd", **GROUPS_SOFT}, target=8.0, published=151.0, epochs=3),
     "htd, hard": case({"method": "htd", **GROUPS_HARD}, target=2.0, published=151.0),
+    "htd, hard, all pairs": case(
+        {"method": "htd", **GROUPS_HARD, "positive_only": False}, target=2.0, published=151.0
+    ),
     "rd": case({"method": "rd"}),
     "ir-rrd": case({"method": "ir-rrd"}),
     "kd": case({"method": "kd"}),

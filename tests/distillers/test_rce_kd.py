@@ -129,3 +129,9 @@ def test_train_items_are_masked_unless_asked() -> None:
 )
 def test_every_option_changes_the_loss(options: dict[str, Any]) -> None:
     assert run(**options)[1] != run()[1]
+
+
+def test_lists_stay_until_the_next_ranking() -> None:
+    drawn = [run(epochs=epochs, refresh=2)[0].get_buffer("items") for epochs in (1, 2, 3)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])

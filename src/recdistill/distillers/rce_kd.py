@@ -10,7 +10,8 @@ T_u, S_u: the top K items of the teacher (scores t) and of the student (scores s
 NDCG there only if the set holds whatever the student ranks above its members; A_u is to come near that for the
 teacher's items: L of the student's top M items, drawn without replacement, position k with probability
 ∝ exp((min(c_k, 50) + 1) / T), where c_k counts the items of T_u that the student has at position k or below it (within
-M). The student's lists and the draws are made anew at the start of each epoch.
+M). The student's lists and the draws are made anew at the start of each epoch, or
+of each ``refresh``-th where a catalogue is so large that ranking it for all users takes longer than the epoch's steps.
 
 The paper splits T_u by membership of S_u; the authors' code, followed here, has all of S_u in the first term and
 measures the overlap with A_u. Deviations: each user counts once a step, where the code has a term for each training
@@ -53,6 +54,7 @@ class RCEKD(Distiller):
             to 15).
         sampling: ``overlap`` draws as above; ``position`` draws position k with probability ∝ exp(−k / T).
         sampling_temperature: T of the draw, above 0 (authors' code: 10).
+        refresh: epochs between two rankings of the student, at least 1 (authors' code: 1).
         mask_train: whether train items are left out of all lists (authors' code: no).
     """
 
@@ -70,6 +72,7 @@ class RCEKD(Distiller):
         decay: Annotated[float, Field(ge=0)] = 3.0,
         sampling: Literal["overlap", "position"] = "overlap",
         sampling_temperature: Annotated[float, Field(gt=0)] = 10.0,
+        refresh: Annotated[int, Field(ge=1)] = 1,
         mask_train: bool = True,
     ) -> None:
         super().__init__()
@@ -81,6 +84,7 @@ class RCEKD(Distiller):
         self.decay = decay
         self.sampling = sampling
         self.sampling_temperature = sampling_temperature
+        self.refresh = refresh
         self.mask_train = mask_train
         if not mask_train:  # stored lists have no train items
             self.needs = frozenset({"scores"})
@@ -97,6 +101,8 @@ class RCEKD(Distiller):
         self.register_buffer("gamma", torch.zeros(len(users)))
 
     def start_epoch(self, epoch: int, context: Context) -> None:
+        if epoch % self.refresh:
+            return
         student_top, _ = context.student_top_items(max(self.k, self.depth), observed=not self.mask_train)
         sampled = self._sample(student_top[:, : self.depth], context.generator)
         own, others = correction_sets(self._teacher_top, student_top, sampled)
