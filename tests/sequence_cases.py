@@ -10,7 +10,7 @@ from recdistill.knowledge.sequence import SequenceReads
 from recdistill.knowledge.teacher import live
 from recdistill.models.base import Recommender
 from recdistill.models.sasrec import SASRec
-from recdistill.models.sequential import SequenceState
+from recdistill.models.sequence_state import SequenceState
 from recdistill.testing import CPU, built, tiny_sequences
 
 DATA = tiny_sequences()

@@ -13,7 +13,7 @@ from recdistill.distillers.logit_kd import LogitKD, listed
 from recdistill.knowledge.teacher import live
 from recdistill.models.bpr import BPR
 from recdistill.models.sasrec import SASRec
-from recdistill.models.sequential import SequenceState
+from recdistill.models.sequence_state import SequenceState
 from recdistill.ops.divergence import divergence
 from recdistill.testing import (
     CPU,

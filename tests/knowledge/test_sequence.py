@@ -11,7 +11,7 @@ from recdistill.models.bpr import BPR
 from recdistill.models.cellnet import CellNet
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import SequenceBatch
-from recdistill.models.sequential import SequenceState
+from recdistill.models.sequence_state import SequenceState
 from recdistill.testing import built, tiny_interactions, tiny_sequences
 
 DATA = tiny_sequences()

@@ -16,7 +16,7 @@ from recdistill.models.bert4rec import BERT4Rec
 from recdistill.models.cloze import ClozeBatch, draw_masks
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import Places, SequenceBatch
-from recdistill.models.sequential import SequenceState
+from recdistill.models.sequence_state import SequenceState
 from recdistill.testing import built, check_distiller, check_sequence_model, tiny_sequences
 from sequence_options import SHARED, Options, check_every_option
 

@@ -11,7 +11,7 @@ from recdistill.errors import OptionError
 from recdistill.models.cellnet import CellNet
 from recdistill.models.cells import Cell, Neighbours
 from recdistill.models.sequence_batches import Places
-from recdistill.models.sequential import SequenceState
+from recdistill.models.sequence_state import SequenceState
 from recdistill.testing import built, check_sequence_model, tiny_sequences
 from sequence_options import SHARED, Options, check_every_option
 

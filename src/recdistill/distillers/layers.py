@@ -23,7 +23,8 @@ from recdistill.errors import OptionError
 from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.sequence import SequenceReads, Shape, shape_of
 from recdistill.models.base import State
-from recdistill.models.sequential import SequenceModel, SequenceState
+from recdistill.models.sequence_state import SequenceState
+from recdistill.models.sequential import SequenceModel
 from recdistill.ops.transport import cooperative_weights, sinkhorn_plan, transport_plan
 
 Metric = Literal["kl", "mse", "cosine"]

@@ -26,7 +26,7 @@ from recdistill.distillers.layers import both
 from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, State
-from recdistill.models.sequential import SequenceState
+from recdistill.models.sequence_state import SequenceState
 from recdistill.ops.divergence import divergence, softmax_divergence
 
 _TILE = 256

@@ -17,7 +17,8 @@ from recdistill.models.nextitnet import NextItNet
 from recdistill.models.popularity import Popularity
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import SequenceBatch
-from recdistill.models.sequential import SequenceModel, SequenceState
+from recdistill.models.sequence_state import SequenceState
+from recdistill.models.sequential import SequenceModel
 from recdistill.models.simplex import SimpleX
 from recdistill.models.xsimgcl import XSimGCL
 

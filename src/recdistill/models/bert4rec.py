@@ -36,16 +36,8 @@ from recdistill.models.base import Batch, State, rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.cloze import ClozeBatch, cloze_batch, draw_masks, newest_masks
 from recdistill.models.sequence_batches import Places, sequence_batches
-from recdistill.models.sequential import (
-    Encoded,
-    Head,
-    LossName,
-    SequenceModel,
-    SequenceState,
-    check_heads,
-    layer_outputs,
-    linear,
-)
+from recdistill.models.sequence_state import Encoded, SequenceState
+from recdistill.models.sequential import Head, LossName, SequenceModel, check_heads, layer_outputs, linear
 
 
 class BERT4Rec(SequenceModel):

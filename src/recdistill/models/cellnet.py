@@ -35,7 +35,8 @@ from recdistill.models.base import rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.cells import Cell, Neighbours
 from recdistill.models.sequence_batches import Places
-from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel, layer_outputs
+from recdistill.models.sequence_state import Encoded
+from recdistill.models.sequential import Head, LossName, SequenceModel, layer_outputs
 
 
 class CellNet(SequenceModel):

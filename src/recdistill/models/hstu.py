@@ -30,15 +30,8 @@ from recdistill.data.sequences import Samples
 from recdistill.models.base import rows_of
 from recdistill.models.bpr import normal
 from recdistill.models.sequence_batches import Places
-from recdistill.models.sequential import (
-    Encoded,
-    Head,
-    LossName,
-    SequenceModel,
-    check_heads,
-    layer_outputs,
-    linear,
-)
+from recdistill.models.sequence_state import Encoded
+from recdistill.models.sequential import Head, LossName, SequenceModel, check_heads, layer_outputs, linear
 
 
 class HSTU(SequenceModel):

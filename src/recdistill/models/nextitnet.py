@@ -32,7 +32,8 @@ from recdistill.data.sequences import Samples
 from recdistill.models.base import rows_of
 from recdistill.models.cells import Neighbours, Reads
 from recdistill.models.sequence_batches import Places
-from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel, linear
+from recdistill.models.sequence_state import Encoded
+from recdistill.models.sequential import Head, LossName, SequenceModel, linear
 
 
 class NextItNet(SequenceModel):

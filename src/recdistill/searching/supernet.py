@@ -29,7 +29,8 @@ from recdistill.models.bpr import normal
 from recdistill.models.cellnet import CellNet, embedded
 from recdistill.models.cells import Neighbours
 from recdistill.models.sequence_batches import Places, SequenceBatch
-from recdistill.models.sequential import Encoded, Head, LossName, SequenceModel
+from recdistill.models.sequence_state import Encoded
+from recdistill.models.sequential import Head, LossName, SequenceModel
 from recdistill.searching.derivation import space
 from recdistill.searching.mixture import MixedCell, Mixture
 from recdistill.searching.relaxation import chosen, gumbel, relaxed, straight_through
