@@ -150,6 +150,18 @@ def test_unknown_paths_of_one_kind_of_file(
     refused(recdistill, folder, verb, assignments, words)
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_the_teacher_can_never_store_is_said_before_it_is_trained(
+    recdistill: Command, folder: Path, verb: str
+) -> None:
+    file = folder / f"{verb}.toml"
+    file.write_text(
+        file.read_text().replace(METHOD, 'method = "rce-kd"\n').replace("rrd.weight", "rce-kd.weight")
+    )
+    words = ["rce-kd reads scores of any pair, and no store of the model neumf", "another teacher"]
+    refused(recdistill, folder, verb, ["teacher.model=neumf"], words)
+
+
 def refused(recdistill: Command, folder: Path, verb: str, assignments: list[str], words: list[str]) -> None:
     answer = recdistill(verb, f"{verb}.toml", *(f"--set={text}" for text in assignments))
     assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err

@@ -279,6 +279,41 @@ def test_mistakes_stop_it_before_the_first_step(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (
+            {"method": [{"name": "rce-kd"}]},
+            "^rce-kd reads scores of any pair, and no store of the model neumf",
+        ),
+        ({"method": [{"name": "recommended"}]}, "^recommended: rce-kd reads scores of any pair"),
+        ({"method": [{"name": "bert-emd"}]}, "^bert-emd reads what each item of a history becomes"),
+        (
+            {"teacher": {"model": "ease"}, "method": [{"name": "de"}]},
+            "^de reads embeddings, and .* model ease",
+        ),
+        (
+            {"ensemble": {}, "method": [{"name": "rrd"}, {"name": "de"}]},
+            "^de reads embeddings, and an ensemble has none",
+        ),
+    ],
+)
+def test_what_no_teacher_can_store_stops_it_before_the_first_step(
+    log: Path, tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(MissingKnowledgeError, match=f"{words}.*; use a method that reads lists") as caught:
+        rd.compare(file_of(log, **{"teacher": {"model": "neumf", "dim": 3}, **changed}), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_teacher_can_store_is_compared(log: Path) -> None:
+    names = ["rrd", "dcd", "de", "hetcomp"]  # lists and embeddings
+    plan(file_of(log, teacher={"model": "neumf", "dim": 3}, method=[{"name": name} for name in names]))
+    two = [{"name": "a", "model": "neumf"}, {"name": "b", "model": "ease"}]
+    plan(file_of(log, teacher=two, ensemble={}, method=[{"name": "rce-kd"}]))  # an ensemble scores its lists
+
+
 def test_a_method_from_a_search(log: Path, tmp_path: Path) -> None:
     best = tmp_path / "best.toml"
     best.write_text(

@@ -349,6 +349,20 @@ def test_a_teacher_without_vectors_is_named(line: Path) -> None:
             rd.distill(line / "data", line / teacher, "bpr", [DE], line / "never", training=FAST)
 
 
+def test_what_gives_a_method_the_scores_that_a_store_lacks(line: Path, tmp_path: Path) -> None:
+    for model, kinds in (("neumf", ["top_items", "embeddings"]), ("bpr", ["top_items"])):
+        rd.train(line / "data", {"name": model, "dim": 3}, tmp_path / model, training=FAST)
+        rd.extract(line / "data", tmp_path / model, tmp_path / f"{model}-store", kinds=kinds, depth=20)
+    hints: list[str] = []
+    for model in ("neumf", "bpr"):
+        with pytest.raises(MissingKnowledgeError, match=r"rce-kd reads scores") as caught:
+            rd.distill(line / "data", tmp_path / f"{model}-store", "bpr", out=tmp_path / "never")
+        hints.append(caught.value.hint)
+    assert hints[0] == "distil from the model itself: --live MODEL"
+    assert "recdistill extract DATA TEACHER --kinds embeddings --out" in hints[1]
+    assert "live" not in hints[1]
+
+
 def test_values_of_a_run_file_are_checked_before_its_first_step(line: Path, tmp_path: Path) -> None:
     for table, value, message in (
         ("evaluate", {"k": [0]}, r"evaluate\.k: expected"),

@@ -30,12 +30,14 @@ from recdistill.knowledge.ensemble import by_item, listed_scores
 from recdistill.knowledge.frozen import FrozenState, frozen_state, read_arrays
 from recdistill.knowledge.members import MEMBERS, stored_members
 from recdistill.knowledge.sequence import SequenceReads, Shape, sequence_reads, shape_of
+from recdistill.knowledge.storable import never_stored, no_hidden_states
 from recdistill.models.base import Batch, Recommender, ScoreVectors, State
 from recdistill.models.ranking import top_items, top_users
 from recdistill.models.sequence_batches import Places
 from recdistill.models.sequential import SequenceModel
 
 _LISTS = ("top_items", "top_users")
+_UNSCORED = "neumf, ease and itemknn score only live: distill --live MODEL"
 
 
 @dataclass
@@ -127,29 +129,23 @@ class TeacherKnowledge:
 
     def require(self, kinds: frozenset[str], method: str) -> None:
         missing = sorted(kinds - self.kinds)
-        fitted = self._fitted_model()
-        if "embeddings" in missing and fitted is not None:
-            raise MissingKnowledgeError(
-                f"{method} reads embeddings, and a teacher of the model {fitted} has none",
-                "use a method that reads lists or scores, or another teacher",
-            )
-        if self._is_ensemble and missing:
+        if not missing:
+            return
+        if self._is_ensemble:
             raise MissingKnowledgeError(
                 f"{method} reads {', '.join(missing)}, and this ensemble has none: it holds"
                 f" {', '.join(sorted(self.kinds))}",
                 "use a method that reads lists, or one of its teachers",
             )
         if "hidden_states" in missing:
-            raise MissingKnowledgeError(
-                f"{method} reads what each item of a history becomes, which only a live sequence model answers",
-                "distil from a model that reads sequences, live: --live MODEL",
-            )
-        if missing:
-            raise MissingKnowledgeError(
-                f"{method} reads {', '.join(missing)};"
-                f" the knowledge holds {', '.join(sorted(self.kinds)) or 'nothing'}",
-                f"make it with: {self._command(missing)}",
-            )
+            raise no_hidden_states(method)
+        model = self._model()
+        error = None if model is None else never_stored(model, frozenset(missing), method)
+        raise error or MissingKnowledgeError(
+            f"{method} reads {', '.join(missing)};"
+            f" the knowledge holds {', '.join(sorted(self.kinds)) or 'nothing'}",
+            f"make it with: {self._command(missing)}",
+        )
 
     def restrict(self, kinds: frozenset[str]) -> Knowledge:
         return Restricted(self, kinds)
@@ -158,23 +154,23 @@ class TeacherKnowledge:
     def _is_ensemble(self) -> bool:
         return self.manifest is not None and MEMBERS in self.manifest.summary
 
-    def _fitted_model(self) -> str | None:
-        """The name of the teacher's model if it is fitted at once: such models have no vectors."""
+    def _model(self) -> type[Recommender] | None:
+        """The class of the teacher's model, where that is known."""
         if self.manifest is None:
             return None
         of = self.manifest.summary if self.manifest.kind == "knowledge" else self.manifest.options
         name = dict(of.get("model") or {}).get("name")
-        return name if name in config.names("models") and config.find("models", name).closed_form else None
+        return config.find("models", name) if name in config.names("models") else None
 
     def _command(self, kinds: list[str], depth: int | None = None) -> str:
-        wanted = [kind for kind in kinds if kind != "scores"] or ["embeddings"]
+        wanted = sorted({"embeddings" if kind == "scores" else kind for kind in kinds})
         deep = "" if depth is None else f" --depth {depth}"
         if self._is_ensemble:
             return f"recdistill ensemble KNOWLEDGE...{deep} --out {self.path} --force"
         return (
             f"recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep} --out {self.path or 'KNOWLEDGE'}"
             " (what the store holds already is kept)"
-            + ("; neumf, ease and itemknn score only live: distill --live MODEL" if "scores" in kinds else "")
+            + (f"; {_UNSCORED}" if "scores" in kinds and self._model() is None else "")
         )
 
     def _frozen(self, kind: str) -> FrozenState:

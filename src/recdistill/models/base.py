@@ -258,6 +258,9 @@ class Recommender(nn.Module):
     """True for models that :meth:`fit` at once; the loop calls that as its single epoch."""
     sequential: ClassVar[bool] = False
     """True for models that read a user's items in order (:class:`~recdistill.models.sequential.SequenceModel`)."""
+    storable: ClassVar[frozenset[str]] = frozenset({"scores", "embeddings"})
+    """What a store of the model answers beside lists: ``embeddings`` of a model that has them, ``scores`` of any pair
+    if they are also products of vectors."""
     tables: ClassVar[tuple[str, ...]] = ()
     """Names in the model's state of what holds numbers of single users, items or positions; a model may lack some."""
 

@@ -83,6 +83,7 @@ class HistoryModel(Recommender, ABC):
     """Base of the models that fit item-to-item weights at once and score histories with them."""
 
     closed_form: ClassVar[bool] = True
+    storable: ClassVar[frozenset[str]] = frozenset[str]()
 
     def __init__(self) -> None:
         super().__init__()

@@ -141,6 +141,7 @@ class NeuMF(Recommender):
         num_negatives: unobserved items a row, at least 1 (paper: 4).
     """
 
+    storable = frozenset({"embeddings"})
     tables = ("user_table", "item_table", "user_tower", "item_tower")
 
     @validated

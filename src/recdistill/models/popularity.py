@@ -46,6 +46,7 @@ class Popularity(Recommender):
     """Ranks items by the number of users who interacted with them in train."""
 
     closed_form = True
+    storable = frozenset[str]()
     tables = ("counts",)
 
     @validated

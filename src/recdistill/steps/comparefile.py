@@ -22,6 +22,7 @@ from recdistill.steps.runtables import (
     check_alone,
     check_keys,
     check_model,
+    check_needs,
     check_source,
     check_step,
     ensembles_of,
@@ -126,6 +127,7 @@ def plan(tree: Mapping[str, Any]) -> Plan:
 
     Raises:
         OptionError: the first thing in it that is wrong.
+        MissingKnowledgeError: a method reads what no store of its teacher can hold.
     """
     if "distill" in tree:
         raise OptionError(
@@ -220,9 +222,12 @@ def _method_rows(
     own = {**training, **table_of(tuned.get("student", {}), "training"), **table_of(table, "training")}
     make_training(own)
     weight = base_weight_of(table if "base_weight" in table else tuned, name)
+    sources = _sources(table, name, teachers, ensembles)
+    for _, teacher in sources:
+        check_needs(made, teacher.model if isinstance(teacher, Teacher) else None, name)
     return [
         Row(_joined(name, student, shown), model, own, teacher, resolved, weight)
-        for shown, teacher in _sources(table, name, teachers, ensembles)
+        for shown, teacher in sources
     ]
 
 

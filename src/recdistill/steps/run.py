@@ -20,6 +20,7 @@ from recdistill.steps.runtables import (
     check_alone,
     check_keys,
     check_model,
+    check_needs,
     check_source,
     check_step,
     ensembles_of,
@@ -144,6 +145,6 @@ def _checked(tree: dict[str, Any]) -> dict[str, Any]:
         check_model(teacher, "teacher")
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
-    if tables["distill"]:
-        make_methods(tables["distill"])
+    alone = None if tables["ensemble"] else split_model(teachers[0])[0]
+    check_needs(make_methods(tables["distill"] or DEFAULT_PRESET), alone, "distill")
     return tables

@@ -15,7 +15,9 @@ from pydantic import Field
 from recdistill import config
 from recdistill.data.prepared import Data
 from recdistill.data.readers import NoSourceError
-from recdistill.errors import OptionError
+from recdistill.distillers.base import Distiller
+from recdistill.errors import MissingKnowledgeError, OptionError
+from recdistill.knowledge.storable import never_in_ensembles, never_stored
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
@@ -276,6 +278,28 @@ def check_model(table: Mapping[str, Any], path: str) -> None:
     model, training = split_model(table)
     make_model(model, path)
     make_training(training, f"{path}.training")
+
+
+def check_needs(methods: Iterable[Distiller], teacher: Mapping[str, Any] | None, what: str) -> None:
+    """Refuse methods that read what no store of their teacher can hold: files extract, and read no model live.
+
+    Args:
+        methods: what is distilled with.
+        teacher: the teacher's table, whose ``name`` is that of its model; None for an ensemble.
+        what: what the error calls the methods.
+
+    Raises:
+        MissingKnowledgeError: names the first such method.
+    """
+    for method in methods:
+        own = method.method_name()
+        if teacher is None:
+            error = never_in_ensembles(method.needs, own)
+        else:
+            error = never_stored(config.find("models", str(teacher["name"])), method.needs, own)
+        if error is not None:
+            text = error.message if own == what else f"{what}: {error.message}"
+            raise MissingKnowledgeError(text, "use a method that reads lists, or another teacher")
 
 
 def check_alone(table: Mapping[str, Any]) -> None:

@@ -13,13 +13,14 @@ from recdistill import config
 from recdistill.config import validated
 from recdistill.distillers.base import term_names
 from recdistill.errors import OptionError
-from recdistill.steps.distill import DEFAULT_PRESET, method_tables
+from recdistill.steps.distill import DEFAULT_PRESET, make_methods, method_tables
 from recdistill.steps.runtables import (
     ObjectiveOptions,
     base_weight_of,
     check_alone,
     check_keys,
     check_model,
+    check_needs,
     check_source,
     check_step,
     methods_of,
@@ -175,6 +176,8 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
     setting = _setting(tree, options.target, teachers[0], tables)
+    if setting.methods and knowledge is None:
+        check_needs(make_methods(setting.methods), split_model(teachers[0])[0], "distill")
     space = read_space(table_of(tree, "space"), setting.components())
     return TunePlan(
         out, seed, data, teachers[0], tables["extract"], knowledge, setting, space, options, tables["report"]

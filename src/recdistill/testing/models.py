@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from recdistill.data.interactions import Interactions
+from recdistill.knowledge.frozen import frozen_state, read_arrays, stored_arrays
 from recdistill.models.base import Recommender
 from recdistill.models.ranking import top_items
 from recdistill.testing.tiny import (
@@ -35,6 +36,7 @@ def check_model(
     interactions = tiny_interactions()
     model = built(make(), interactions)
     check_state(model)
+    check_stored(model)
     if not model.closed_form:
         _trains(make, interactions, observed_negatives)
     again = built(make(), interactions)
@@ -64,6 +66,15 @@ def check_state(model: Recommender) -> None:
             torch.testing.assert_close(product, full, msg="score_vectors do not give the scores")
         if "embeddings" in state.kinds:
             assert state.user_embeddings(users).shape[1] == state.item_embeddings(users[:1]).shape[1]
+
+
+def check_stored(model: Recommender) -> None:
+    """A store of the model answers what its class says."""
+    state = frozen_state(model)
+    stored = read_arrays(stored_arrays(state)).kinds if state.embeddings is not None else frozenset[str]()
+    assert stored == model.storable, (
+        f"a store answers {sorted(stored)}, storable says {sorted(model.storable)}"
+    )
 
 
 def _trains(make: Callable[[], Recommender], interactions: Interactions, observed_negatives: bool) -> None:

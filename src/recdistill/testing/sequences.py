@@ -13,7 +13,7 @@ from recdistill.data.sequences import last_items
 from recdistill.models.base import Recommender
 from recdistill.models.sequence_batches import Places, SequenceBatch
 from recdistill.models.sequential import SequenceModel
-from recdistill.testing.models import check_lists, check_state
+from recdistill.testing.models import check_lists, check_state, check_stored
 from recdistill.testing.tiny import assert_finite_scalar, built, largest_tensor, make_batches, tiny_sequences
 
 
@@ -28,6 +28,7 @@ def check_sequence_model(make: Callable[[], Recommender], *, causal: bool = True
     model = built(make(), interactions, scale=3.0)
     assert isinstance(model, SequenceModel), "expected a SequenceModel"
     check_state(model)
+    check_stored(model)
     check_lists(model, interactions)
     again = built(make(), interactions, scale=3.0)
     for name, value in model.state_dict().items():
