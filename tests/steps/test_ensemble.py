@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -228,6 +229,35 @@ def test_methods_that_read_lists_learn_from_it_and_others_say_why_not(line: Path
         rd.distill(
             data, tmp_path / "all", "bpr", {"method": "rrd", "depth": 60}, tmp_path / "rrd2", training=FAST
         )
+
+
+def test_the_default_method_goes_as_far_as_the_knowledge(line: Path, tmp_path: Path) -> None:
+    said = Said()
+    lists = rd.extract(line / "data", line / "bpr", tmp_path / "lists", kinds=("top_items",), depth=15)
+    ensemble = rd.ensemble([line / "knowledge-bpr", line / "knowledge-cml"], tmp_path / "ensemble", depth=25)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, store in {
+        "all": line / "knowledge-bpr",
+        "ensemble": ensemble.path,
+        "lists": lists.path,
+    }.items():
+        out = tmp_path / f"student-{name}"
+        rd.distill(line / "data", store, "bpr", out=out, training={**FAST, "epochs": 1}, progress=said)
+        found[name] = read_manifest(out, kind="model").options["distill"]
+    assert [table["method"] for table in found["all"]] == ["rce-kd", "rrd"]
+    assert found["all"][1]["depth"] == 2000
+    assert [table["method"] for table in found["ensemble"]] == ["rce-kd", "rrd"]
+    first, second = found["ensemble"]
+    assert first["k"] == second["depth"] == second["num_interesting"] == 25
+    (alone,) = found["lists"]
+    assert (alone["method"], alone["weight"], alone["depth"], alone["num_interesting"]) == (
+        "rrd",
+        1.0,
+        15,
+        15,
+    )
+    assert "recommended-lists: the knowledge has no scores" in said.text
+    assert "rrd.depth is 25, as deep as the lists are, not 2000" in said.text
 
 
 def test_hetcomp_puts_its_teachers_together_as_the_ensemble_does(line: Path, tmp_path: Path) -> None:

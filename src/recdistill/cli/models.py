@@ -55,7 +55,8 @@ def distill(
         list[str] | None,
         Option(
             "--method",
-            help="A method or a preset of docs/methods.md; repeated ones add up (default recommended).",
+            help="A method or a preset of docs/methods.md; repeated ones add up (default recommended, as far as"
+            " the knowledge goes).",
             show_default=False,
         ),
     ] = None,
@@ -64,8 +65,9 @@ def distill(
     """Train a student on its own loss plus distillation losses."""
     from recdistill.artifacts import read_manifest
     from recdistill.config import find
+    from recdistill.data.prepared import Data
     from recdistill.distillers.base import term_names
-    from recdistill.steps.distill import DEFAULT_PRESET, find_method, method_tables
+    from recdistill.steps.distill import default_methods, find_method, method_tables, open_knowledge
     from recdistill.steps.distill import distill as run_distill
     from recdistill.training.options import TrainingOptions
 
@@ -76,13 +78,14 @@ def distill(
             f"{knowledge} is a model; expected knowledge made by extract",
             f"to read the model itself: --live {knowledge}",
         )
-    tables = method_tables(method or [DEFAULT_PRESET])
+    opened = open_knowledge(knowledge or live or "", Data.load(data))
+    tables = method_tables(method) if method else default_methods(opened, call.progress)
     names = term_names([str(table["method"]) for table in tables])
     methods = {name: find_method(str(table["method"])) for name, table in zip(names, tables, strict=True)}
     chosen = call.sorted_sets({"model": find("models", model), "training": TrainingOptions, **methods})
     run_distill(
         data,
-        knowledge or live or "",
+        opened,
         {"name": model, **chosen["model"]},
         [{**table, **chosen[name]} for name, table in zip(names, tables, strict=True)],
         call.out,

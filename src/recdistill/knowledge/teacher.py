@@ -221,6 +221,10 @@ class TeacherKnowledge:
         found, place = cut(stored, depth), rows.to(stored.ids.device)
         return Lists(found.ids[place].long().to(rows.device), found.scores[place].to(rows.device))
 
+    def list_depth(self, kind: str) -> int | None:
+        """How deep lists of a kind can be read; None for as deep as one likes."""
+        return None if self.can_score or kind not in self.lists else self.lists[kind].ids.shape[1]
+
     def _derive(self, kind: str, depth: int) -> Lists:
         state = cast(State, self._frozen("scores" if self.can_score else kind))
         if kind == "top_items":

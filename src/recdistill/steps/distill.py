@@ -10,6 +10,7 @@ from typing import Any
 
 from recdistill import config
 from recdistill.distillers.base import Distiller, Objective
+from recdistill.distillers.rrd import RRD
 from recdistill.errors import OptionError
 from recdistill.knowledge.teacher import TeacherKnowledge, live, load_knowledge
 from recdistill.models.base import Recommender
@@ -19,6 +20,7 @@ from recdistill.steps.load import load
 from recdistill.training.options import TrainingOptions
 
 DEFAULT_PRESET = "recommended"
+LISTS_PRESET = "recommended-lists"
 
 MethodLike = Distiller | str | Mapping[str, Any]
 
@@ -27,7 +29,7 @@ def distill(
     data: DataLike,
     knowledge: TeacherKnowledge | Path | str,
     model: ModelLike = "bpr",
-    methods: MethodLike | Sequence[MethodLike] = DEFAULT_PRESET,
+    methods: MethodLike | Sequence[MethodLike] | None = None,
     out: Path | str = "runs/distill",
     *,
     training: TrainingOptions | Mapping[str, Any] | None = None,
@@ -44,7 +46,8 @@ def distill(
         data: a prepared data directory.
         knowledge: a teacher's store, or the directory of a model to read live.
         model: the student: an unbuilt model, its name, or a table of its name and options.
-        methods: methods and presets by name, tables with ``method`` and options, or instances; they add up.
+        methods: methods and presets by name, tables with ``method`` and options, or instances; they add up. By default
+            the preset ``recommended``, as far as the knowledge goes.
         out: the model directory to write.
         training: how to train.
         base_weight: weight of the student's own loss, at least 0.
@@ -70,7 +73,8 @@ def distill(
             "choose a student that is trained by steps, such as bpr",
         )
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
-    distillers = make_methods(methods)
+    progress = progress or Silent()
+    distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
     manifest = teacher.manifest
     if manifest is None:
         raise OptionError("the knowledge has no directory", "pass the path of a store or of a model")
@@ -90,8 +94,30 @@ def distill(
         device=device,
         force=force,
         resume=resume,
-        progress=progress or Silent(),
+        progress=progress,
     )
+
+
+def default_methods(knowledge: TeacherKnowledge, progress: Progress) -> list[dict[str, Any]]:
+    """The preset ``recommended`` as tables, or ``recommended-lists`` where the knowledge has no scores.
+
+    Lists are read to the depth that is stored. What differs from ``recommended`` is said.
+    """
+    tables = method_tables(DEFAULT_PRESET)
+    if (
+        any(not made.needs <= knowledge.kinds for made in make_methods(tables))
+        and "top_items" in knowledge.kinds
+    ):
+        progress.note(f"the method is {LISTS_PRESET}: the knowledge has no scores for {DEFAULT_PRESET}")
+        tables = method_tables(LISTS_PRESET)
+    have = knowledge.list_depth("top_items")
+    for table, made in zip(tables, make_methods(tables), strict=True):
+        for option in ("depth", "num_interesting") if isinstance(made, RRD) else ("k",):
+            wanted = int(made.options[option])
+            if have is not None and wanted > have:
+                progress.note(f"{table['method']}.{option} is {have}, as deep as the lists are, not {wanted}")
+                table[option] = have
+    return tables
 
 
 def open_knowledge(path: Path | str, data: Any) -> TeacherKnowledge:
