@@ -138,3 +138,39 @@ def test_what_is_read_item_by_item_needs_a_live_sequence_model(method: str) -> N
     interactions = tiny_interactions(30, 40, seed=5)
     with pytest.raises(MissingKnowledgeError, match=f"{method} reads what each item of a history becomes"):
         first_loss(make(method), lists_only(interactions, 40), interactions)
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("rrd", "num_interesting"),
+        ("rrd", "num_uninteresting"),
+        ("sld", "num_uninteresting"),
+        ("cd", "num_sampled"),
+        ("rce-kd", "num_sampled"),
+    ],
+)
+def test_more_items_than_users_have_left_are_cut_and_said(method: str, option: str) -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    student, made = built(models.BPR(dim=3), interactions), make(method, **{option: 1_000_000})
+    said: list[str] = []
+    objective = Objective([made], knowledge, base_weight=0.0)
+    objective.setup(student, interactions, 3, torch.Generator().manual_seed(0), CPU, said.append)
+    most = interactions.num_items - int(interactions.user_counts.min())
+    assert f"{method}.{option} is {most}, the items that users have left, not 1,000,000" in said
+    assert max(buffer.shape[-1] for buffer in made.buffers() if buffer.ndim > 1) < 10 * interactions.num_items
+    objective.start_epoch(0)
+    batch = batch_of(interactions)
+    (term,) = objective.terms(student, student.state(batch), batch).values()
+    assert bool(torch.isfinite(term.detach()))
+
+
+@pytest.mark.parametrize(
+    ("method", "groups"), [("unkd", 3), ("unkd", 40), ("unkd", 5000), ("htd", 3), ("htd", 60)]
+)
+def test_groups_that_come_out_empty(method: str, groups: int) -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    found = first_loss(make(method, num_groups=groups), knowledge, interactions)
+    assert torch.isfinite(torch.tensor(found))

@@ -27,6 +27,8 @@ class Context:
         num_epochs: the most epochs this run may take.
         generator: a CPU generator; all of a method's own draws come from it.
         device: where the student's parameters are.
+        name: the method's in the sum, as in the options of the command line.
+        note: says a line to the user.
     """
 
     interactions: Interactions
@@ -36,7 +38,16 @@ class Context:
     generator: torch.Generator
     device: torch.device
     shared: dict[tuple[int, int, bool], tuple[Tensor, Tensor]]
+    name: str = ""
+    note: Callable[[str], None] = lambda text: None
     epoch: int = 0
+
+    def drawn_items(self, option: str, asked: int) -> int:
+        """How many distinct items a user may have: ``asked``, or the most that any user has left, which is said."""
+        most = self.interactions.num_items - int(self.interactions.user_counts.min())
+        if asked > most:
+            self.note(f"{self.name}.{option} is {most:,}, the items that users have left, not {asked:,}")
+        return max(1, min(asked, most))
 
     def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
         """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.
@@ -176,6 +187,7 @@ class Objective(nn.Module):
         num_epochs: int,
         generator: torch.Generator,
         device: torch.device,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Check every need, then let each method make its parameters.
 
@@ -203,6 +215,8 @@ class Objective(nn.Module):
                 generator=generator,
                 device=device,
                 shared=shared,
+                name=name,
+                note=note,
             )
             method.setup(context)
             self._contexts.append(context)

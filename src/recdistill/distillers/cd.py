@@ -86,6 +86,7 @@ class CD(Distiller):
         self.needs = frozenset({"top_items" if guide == "teacher" else "scores"})
 
     def setup(self, context: Context) -> None:
+        self.num_sampled = context.drawn_items("num_sampled", self.num_sampled)
         shape = context.interactions.num_users, self.num_sampled
         self.register_buffer("drawn", torch.full(shape, -1, dtype=torch.int32))
         self.register_buffer("labels", torch.zeros(shape))

@@ -91,6 +91,7 @@ class RCEKD(Distiller):
 
     def setup(self, context: Context) -> None:
         users = torch.arange(context.interactions.num_users)
+        self.num_sampled = context.drawn_items("num_sampled", self.num_sampled)
         if self.mask_train:
             self._teacher_top = context.knowledge.top_items(users, self.k).ids
         else:

@@ -70,6 +70,8 @@ class RRD(Distiller):
 
     def setup(self, context: Context) -> None:
         users = context.interactions.num_users
+        self.num_interesting = context.drawn_items("num_interesting", self.num_interesting)
+        self.num_uninteresting = context.drawn_items("num_uninteresting", self.num_uninteresting)
         width = self.num_interesting + self.num_uninteresting
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))
         everyone = torch.arange(users)

@@ -188,4 +188,4 @@ def distinct_pairs(
         inside = large <= end
         better[pending[inside]], worse[pending[inside]] = small[inside], large[inside]
         pending = pending[~inside]
-    return better.view(-1, n), worse.view(-1, n)
+    return better.view(len(lengths), n), worse.view(len(lengths), n)

@@ -25,7 +25,7 @@ and Adam's epsilon are divided by B.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -128,7 +128,9 @@ class BD(Objective):
         num_epochs: int,
         generator: torch.Generator,
         device: torch.device,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
+        del note
         self._run = (_pair(model), interactions, generator)  # a tuple, so that the models are not submodules
         shape = (2, interactions.num_users, self.num_draws)  # for the student, for the teacher
         self.register_buffer("drawn", torch.full(shape, -1, dtype=torch.int32))

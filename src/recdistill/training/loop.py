@@ -142,7 +142,9 @@ class _Run:
             model.build(interactions, self.generators["build"])
         model.to(self.device)
         self.interactions = self.group.own_rows(interactions)
-        objective.setup(model, self.interactions, options.epochs, self.generators["method"], self.device)
+        objective.setup(
+            model, self.interactions, options.epochs, self.generators["method"], self.device, progress.note
+        )
         self.optimiser, self.apart = self._optimisers()
         self.position = _Position()
         self.result = Result()
