@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
@@ -63,9 +64,13 @@ class Option:
             first = error.errors()[0]
             # A validator's own words, such as "ratios must add up to 1", say more than the type.
             said = f"expected {self.type}"
+            if isinstance(value, float) and not math.isfinite(value):
+                said = said.replace("expected number", "expected a finite number", 1)
             if first["type"] == "value_error":
                 said = first["msg"].removeprefix("Value error, ")
             hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
+            if self.name == "weight" and value == 0:
+                hint = "a method of no weight is left out by not naming it"
             raise OptionError(f"{path}.{self.name}: {said}, found {_shown(value)}", hint) from error
 
     def _accept(self, value: Any) -> Any:

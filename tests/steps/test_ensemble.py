@@ -427,6 +427,21 @@ def test_observed_scores_of_another_length_are_refused(
         load_knowledge(mine, data)
 
 
+def test_scores_that_are_no_numbers_are_refused(
+    line: Path, tmp_path: Path, random_lists: Callable[[Data, int], Tensor]
+) -> None:
+    data = Data.load(line / "data")
+    observed = torch.zeros(data.train.num_pairs)
+    observed[3] = torch.nan
+    mine = by_hand(tmp_path / "mine", data, random_lists(data, 20), observed_scores=observed)
+    with pytest.raises(ArtifactError, match=r"observed_scores at .* have scores that are NaN"):
+        load_knowledge(mine, data)
+    ids = random_lists(data, 5)
+    save_arrays(mine / "top_items.safetensors", {"ids": ids, "scores": torch.full(ids.shape, torch.nan)})
+    with pytest.raises(ArtifactError, match=r"top_items at .* have scores that are NaN"):
+        load_knowledge(mine, data)
+
+
 def test_the_documented_lines_make_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[2] / "docs" / "knowledge.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]

@@ -67,7 +67,13 @@ def distill(
     from recdistill.config import find
     from recdistill.data.prepared import Data
     from recdistill.distillers.base import term_names
-    from recdistill.steps.distill import default_methods, find_method, method_tables, open_knowledge
+    from recdistill.steps.distill import (
+        check_student,
+        default_methods,
+        find_method,
+        method_tables,
+        open_knowledge,
+    )
     from recdistill.steps.distill import distill as run_distill
     from recdistill.training.options import TrainingOptions
 
@@ -78,6 +84,7 @@ def distill(
             f"{knowledge} is a model; expected knowledge made by extract",
             f"to read the model itself: --live {knowledge}",
         )
+    check_student(find("models", model))
     opened = open_knowledge(knowledge or live or "", Data.load(data))
     tables = method_tables(method) if method else default_methods(opened, call.progress)
     names = term_names([str(table["method"]) for table in tables])

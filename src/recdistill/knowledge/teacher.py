@@ -323,12 +323,15 @@ def _check_shapes(knowledge: TeacherKnowledge, path: Path) -> None:
                 f"{kind} at {path} have {lists.ids.shape[0]} rows; the data has {expected[kind]}",
                 "extract the knowledge again from this data",
             )
+        _check_numbers(lists.scores, kind, path)
     if knowledge.observed is not None and knowledge.observed.shape != (knowledge.train.num_pairs,):
         raise ArtifactError(
             f"observed_scores at {path} have shape {tuple(knowledge.observed.shape)}; the data has"
             f" {knowledge.train.num_pairs} train pairs",
             "one number a train pair, by user and then by item",
         )
+    if knowledge.observed is not None:
+        _check_numbers(knowledge.observed, "observed_scores", path)
     frozen = knowledge.frozen
     if frozen is not None and (frozen.num_users, frozen.num_items) != (
         knowledge.num_users,
@@ -338,4 +341,12 @@ def _check_shapes(knowledge: TeacherKnowledge, path: Path) -> None:
             f"embeddings at {path} are for {frozen.num_users} users x {frozen.num_items} items; the data has"
             f" {knowledge.num_users} x {knowledge.num_items}",
             "extract the knowledge again from this data",
+        )
+
+
+def _check_numbers(scores: Tensor, kind: str, path: Path) -> None:
+    if bool(scores.isnan().any()):
+        raise ArtifactError(
+            f"{kind} at {path} have scores that are NaN; expected numbers, −inf where a list is padded",
+            "look at what made the scores, and make the store again",
         )

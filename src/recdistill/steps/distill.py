@@ -67,11 +67,7 @@ def distill(
     if base_weight < 0:
         raise OptionError(f"base_weight must be at least 0; found {base_weight}")
     student = make_model(model)
-    if student.closed_form:
-        raise OptionError(
-            f"{student.model_name()} is fitted at once, so it cannot learn from a teacher",
-            "choose a student that is trained by steps, such as bpr",
-        )
+    check_student(type(student))
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
     progress = progress or Silent()
     distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
@@ -96,6 +92,19 @@ def distill(
         resume=resume,
         progress=progress,
     )
+
+
+def check_student(model: type[Recommender]) -> None:
+    """Refuse a model that is fitted at once as a student.
+
+    Raises:
+        OptionError: it is.
+    """
+    if model.closed_form:
+        raise OptionError(
+            f"{model.model_name()} is fitted at once, so it cannot learn from a teacher",
+            "choose a student that is trained by steps, such as bpr",
+        )
 
 
 def default_methods(knowledge: TeacherKnowledge, progress: Progress) -> list[dict[str, Any]]:
