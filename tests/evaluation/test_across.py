@@ -88,6 +88,48 @@ def test_splits_are_compared_by_their_means() -> None:
     assert found["tests"][0]["p"] == pytest.approx(2 * stats.t.sf(abs(differences.mean()) / scale, 2))
 
 
+LINEAGE = {"good": ("teacher", "alone")}
+
+
+def taught(teacher: float, entry: dict[str, Any]) -> SplitResult:
+    """A split whose teacher is above ``alone`` by so much, with what its evaluation says of the gap."""
+    rng = np.random.default_rng(3)
+    base = rng.random(200)
+    values = {
+        f"{row}-{number}": base + shift + 0.05 * rng.normal(size=200)
+        for row, shift in (("teacher", teacher), ("alone", 0.0), ("good", 0.05))
+        for number in range(2)
+    }
+    split = split_of(0, values)
+    split.result["groups"]["good"]["gap_closed"] = {"ndcg@10": entry, "recall@10": entry}
+    return split
+
+
+def test_with_one_split_the_rows_tests_decide_on_the_gap() -> None:
+    unproven = {"value": None, "interval": None, "reason": "corrected for more tests"}
+    found = combine([taught(0.1, unproven)], ["ndcg@10"], lineage=LINEAGE)
+    assert frozenset({"teacher", "alone"}) in different(found["tests"], "ndcg@10")
+    rows = found["rows"]
+    mean = {name: row["metrics"]["ndcg@10"]["mean"] for name, row in rows.items()}
+    share = rows["good"]["gap_closed"]["ndcg@10"]
+    assert share["mean"] == pytest.approx((mean["good"] - mean["alone"]) / (mean["teacher"] - mean["alone"]))
+    low, high = share["interval"]
+    assert low < share["mean"] < high
+    assert "reason" not in share
+    # by a metric that the rows are not tested by the evaluation's word stands
+    assert rows["good"]["gap_closed"]["recall@10"]["reason"] == unproven["reason"]
+    assert rows["alone"]["gap_closed"] == {}
+
+
+def test_no_gap_where_the_rows_tests_show_none() -> None:
+    found = combine([taught(0.0, {"value": 0.4, "interval": None})], ["ndcg@10"], lineage=LINEAGE)
+    test = next(test for test in found["tests"] if {test["a"], test["b"]} == {"teacher", "alone"})
+    share = found["rows"]["good"]["gap_closed"]["ndcg@10"]
+    assert share["mean"] is None
+    assert share["reason"].startswith("teacher does not beat alone significantly")
+    assert f"p {test['p_holm']:.3f} corrected for 3 tests" in share["reason"]
+
+
 def test_a_share_that_one_split_lacks_is_null_with_the_reason() -> None:
     splits = [split_of(seed, draws(seed)) for seed in (1, 2)]
     splits[1].result["groups"]["good"]["gap_closed"]["ndcg@10"] = {"value": None, "reason": "no teacher"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import recdistill as rd
 from line_cases import Notes, log_of_tastes
 from recdistill.artifacts import read_manifest
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
-from recdistill.reporting.overall import comparison_lines, footing
+from recdistill.reporting.overall import comparison_lines, footing, letters_of
 from recdistill.steps import compare as compare_step
 from recdistill.steps.comparefile import plan
 from recdistill.training.loop import TrainingDiverged
@@ -116,11 +117,18 @@ def test_the_table_and_the_page_show_it(made: tuple[dict[str, Any], Path, Any]) 
     ):
         assert column in words
     assert "±" in table[1][1]
-    assert any("2 splits, 2 model seeds each" in line for line in footing(found.comparison))
+    lines = footing(found.comparison)
+    assert any("2 splits, 2 model seeds each" in line for line in lines)
+    assert any("by that split's own test over users" in line for line in lines)
+    assert found.comparison["lineage"] == {
+        row: {"teacher": "teacher", "alone": "alone"} for row in ("rrd", "sum")
+    }
     page = found.page.read_text(encoding="utf-8")
     assert "All methods together" in page
     assert "What training took" in page
     assert "over 2 splits" in page
+    assert "all tests of this evaluation, 6 pairs by 4 metrics" in page
+    assert "The table of all methods together tests the splits" in page
 
 
 def test_the_same_call_trains_nothing_and_more_seeds_train_only_those(
@@ -196,6 +204,14 @@ def test_a_run_that_diverges_is_left_out_and_named(
     assert "sum of split 0, seed 0, failed" in found.page.read_text()
 
 
+def assert_gap_follows_letters(combined: dict[str, Any], row: str, teacher: str, alone: str) -> None:
+    for metric in combined["metrics"]:
+        letters = letters_of(combined, metric)
+        mean = {name: combined["rows"][name]["metrics"][metric]["mean"] for name in (teacher, alone)}
+        above = mean[teacher] > mean[alone] and not set(letters[teacher]) & set(letters[alone])
+        assert (combined["rows"][row]["gap_closed"][metric]["mean"] is not None) == above
+
+
 def test_several_teachers_students_and_protocols(log: Path, tmp_path: Path) -> None:
     tree = file_of(
         log,
@@ -217,6 +233,14 @@ def test_several_teachers_students_and_protocols(log: Path, tmp_path: Path) -> N
     assert set(found.comparison["evaluations"]) == {"full", "sampled"}
     for combined in found.comparison["evaluations"].values():
         assert set(combined["rows"]) == rows
+        for row in rows & found.comparison["lineage"].keys():
+            assert_gap_follows_letters(combined, row, **found.comparison["lineage"][row])
+    assert found.comparison["lineage"]["rrd-s6-wide"] == {"teacher": "teacher-wide", "alone": "alone-s6"}
+    rule = "by the test of its column's letters"
+    assert any(rule in line for line in footing(found.comparison))
+    page = found.page.read_text(encoding="utf-8")
+    assert rule in html.unescape(page)
+    assert "corrects each column for its own pairs only" in page
     lineage = {
         name: read_manifest(tmp_path / "out/split-0" / name)
         for name in ("teacher-wide", "rrd-s4-wide-seed-0")

@@ -3,6 +3,10 @@
 A user's values are averaged over the model seeds, and the pairs of rows are tested over the users. With several
 splits the rows are compared by the splits' means instead: the users are the same people in each split, and no
 more of them.
+
+With one split these tests also decide whether a row has a share of the gap. Few splits' means show little: with
+several, a row has one where its teacher beats the student alone in each split, by the tests of that split's own
+evaluation.
 """
 
 from __future__ import annotations
@@ -20,8 +24,8 @@ from scipy import stats
 from torch import Tensor
 
 from recdistill.errors import ArtifactError
-from recdistill.evaluation.comparison import LEVEL, Values, mean_values
-from recdistill.evaluation.significance import PERMUTATIONS, holm, sign_flip_test
+from recdistill.evaluation.comparison import LEVEL, Compared, Values, beats, gaps_closed, mean_values
+from recdistill.evaluation.significance import PERMUTATIONS, Bootstrap, holm, sign_flip_test
 
 Json = dict[str, Any]
 
@@ -55,13 +59,19 @@ class SplitResult:
     test_ratio: float
 
 
-def combine(splits: Sequence[SplitResult], metrics: Sequence[str], seed: int = 0) -> Json:
+def combine(
+    splits: Sequence[SplitResult],
+    metrics: Sequence[str],
+    seed: int = 0,
+    lineage: Mapping[str, tuple[str, str]] | None = None,
+) -> Json:
     """Put the evaluations of one or more splits together.
 
     Args:
         splits: at least one.
         metrics: what is tested, each a family of its own.
-        seed: of the permutations.
+        seed: of permutations and bootstrap.
+        lineage: the rows of the teacher and of the student alone, by the names of the distilled rows.
 
     Returns:
         ``rows`` (name -> ``seeds``, ``splits``, ``metrics`` and ``gap_closed`` with mean and spread),
@@ -74,11 +84,13 @@ def combine(splits: Sequence[SplitResult], metrics: Sequence[str], seed: int = 0
     names = [name for name in splits[0].rows if all(split.rows.get(name) for split in splits)]
     tested = [metric for metric in metrics if metric in splits[0].per_user.columns]
     rows = {name: _row(name, splits) for name in names}
-    tests: list[Json] = []
+    tests: list[Compared] = []
     if len(splits) == 1:
         values = _values(splits[0], names, tested)
         for metric in tested:
             tests += _over_users(values, metric, seed)
+        for name, shares in _shares(values, lineage or {}, tests, seed).items():
+            rows[name]["gap_closed"] |= {m: one for m, one in shares.items() if m in rows[name]["gap_closed"]}
     else:
         for metric in tested:
             tests += _over_splits(splits, rows, metric)
@@ -180,7 +192,36 @@ def _values(split: SplitResult, names: Sequence[str], metrics: Sequence[str]) ->
     return {name: mean_values([models[member] for member in split.rows[name]]) for name in names}
 
 
-def _over_users(values: Mapping[str, Values], metric: str, seed: int) -> list[Json]:
+def _shares(
+    values: Mapping[str, Values],
+    lineage: Mapping[str, tuple[str, str]],
+    tests: Sequence[Compared],
+    seed: int,
+) -> dict[str, dict[str, Json]]:
+    """The rows' shares of the gap by the metrics tested, where these tests say that there is a gap."""
+    known = {name: pair for name, pair in lineage.items() if {name, *pair} <= values.keys()}
+    if not known or not tests:
+        return {}
+    metrics = list(dict.fromkeys(test["metric"] for test in tests))
+    families = {metric: [test for test in tests if test["metric"] == metric] for metric in metrics}
+    num_users = len(next(iter(values.values()))[metrics[0]])
+    bootstrap = Bootstrap(num_users, torch.Generator().manual_seed(seed))
+    found: dict[str, dict[str, Json]] = {}
+    for name, (teacher, alone) in known.items():
+        gaps = gaps_closed(values[name], values[teacher], values[alone], metrics, bootstrap)
+        found[name] = {}
+        for metric, gap in gaps.items():
+            ahead, reason = beats(families[metric], teacher, alone, metric)
+            share = (
+                {"value": gap.value, "interval": gap.interval, "reason": gap.reason}
+                if ahead
+                else {"value": None, "interval": None, "reason": reason}
+            )
+            found[name][metric] = _over([share], "value")
+    return found
+
+
+def _over_users(values: Mapping[str, Values], metric: str, seed: int) -> list[Compared]:
     pairs = list(combinations(values, 2))
     permutations = max(PERMUTATIONS, _PERMUTATIONS_A_PAIR * len(pairs))
     differences: list[float] = []
@@ -194,7 +235,7 @@ def _over_users(values: Mapping[str, Values], metric: str, seed: int) -> list[Js
     return _tests(pairs, metric, differences, torch.cat(p_values) if p_values else torch.empty(0))
 
 
-def _over_splits(splits: Sequence[SplitResult], rows: Mapping[str, Json], metric: str) -> list[Json]:
+def _over_splits(splits: Sequence[SplitResult], rows: Mapping[str, Json], metric: str) -> list[Compared]:
     """Compare rows by their means in each split.
 
     Train parts of random splits overlap, so their means vary less than those of independent data: the
@@ -218,9 +259,9 @@ def _over_splits(splits: Sequence[SplitResult], rows: Mapping[str, Json], metric
 
 def _tests(
     pairs: Sequence[tuple[str, str]], metric: str, differences: Sequence[float], p_values: Tensor
-) -> list[Json]:
+) -> list[Compared]:
     found = zip(pairs, differences, p_values.tolist(), holm(p_values).tolist(), strict=True)
     return [
-        {"a": a, "b": b, "metric": metric, "difference": difference, "p": p, "p_holm": p_holm}
+        Compared(a=a, b=b, metric=metric, difference=difference, p=p, p_holm=p_holm)
         for (a, b), difference, p, p_holm in found
     ]

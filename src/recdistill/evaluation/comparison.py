@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recdistill.evaluation.lineage import Member, SeedGroup, alone_of, sources
 from recdistill.evaluation.significance import Bootstrap, holm, interval, sign_flip_test
+from recdistill.wording import counted
 
 MAX_ALL_PAIRS = 6
 """With more models than this each is tested against the best one only."""
@@ -20,16 +21,15 @@ Values = Mapping[str, Tensor]
 """Metric -> (n,) float64 values of the same users, NaN where a user has none."""
 
 
-class Test(TypedDict):
-    """One paired test.
+class Compared(TypedDict):
+    """Two models or rows compared by a metric.
 
     Attributes:
-        a, b: the groups compared.
+        a, b: what is compared.
         metric: the metric.
-        difference: mean of ``a - b`` over the users that both have.
-        p: two-sided, of the permutation test.
-        p_holm: corrected for all tests of this evaluation.
-        n: users that both have.
+        difference: mean of ``a - b``.
+        p: two-sided.
+        p_holm: corrected for its family of tests.
     """
 
     a: str
@@ -38,6 +38,15 @@ class Test(TypedDict):
     difference: float
     p: float
     p_holm: float
+
+
+class Test(Compared):
+    """One paired permutation test of two groups; its family is all tests of the evaluation.
+
+    Attributes:
+        n: users that both have, over whom the difference is averaged.
+    """
+
     n: int
 
 
@@ -183,8 +192,14 @@ def gaps_closed(
     return found
 
 
-def beats(tests: Sequence[Test], winner: str, loser: str, metric: str) -> tuple[bool, str]:
-    """Whether ``winner`` is better significantly (corrected p below .05), and the reason if not."""
+def beats(tests: Sequence[Compared], winner: str, loser: str, metric: str) -> tuple[bool, str]:
+    """Whether ``winner`` is better significantly (corrected p below .05), and the reason if not.
+
+    Args:
+        tests: one family, for all of which the p-values are corrected.
+        winner, loser: what is compared.
+        metric: by what.
+    """
     for test in tests:
         if test["metric"] == metric and {test["a"], test["b"]} == {winner, loser}:
             ahead = test["difference"] if test["a"] == winner else -test["difference"]
@@ -192,6 +207,6 @@ def beats(tests: Sequence[Test], winner: str, loser: str, metric: str) -> tuple[
                 return True, ""
             return False, (
                 f"{winner} does not beat {loser} significantly "
-                f"(difference {ahead:+.4f}, corrected p {test['p_holm']:.3f})"
+                f"(difference {ahead:+.4f}, p {test['p_holm']:.3f} corrected for {counted(len(tests), 'test')})"
             )
     return False, f"{winner} is {loser} itself"

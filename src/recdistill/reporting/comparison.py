@@ -36,8 +36,14 @@ def describe(member: Member) -> str:
 _SHOWN = ("dim", "layers", "num_layers")
 
 
-def comparison(evaluation: Evaluation, roles: Cast) -> Grid:
-    """The main table: a row a model, best first by the leading metric."""
+def comparison(evaluation: Evaluation, roles: Cast, beside: str = "") -> Grid:
+    """The main table: a row a model, best first by the leading metric.
+
+    Args:
+        evaluation: what was evaluated.
+        roles: who is teacher and student.
+        beside: how its tests differ from those of another table of the page.
+    """
     notes = Notes()
     columns = [*_accuracy_columns(evaluation, notes), *_cost_columns(evaluation, notes)]
     rows = [
@@ -47,6 +53,8 @@ def comparison(evaluation: Evaluation, roles: Cast) -> Grid:
     remarks = [
         "Mean over users ± half of its 95 % interval, and the interval (bootstrap over users).",
         *_verdict_remark(evaluation),
+        *_gap_remark(evaluation),
+        *([beside] if beside else []),
         "Milliseconds from external user ids to the external ids of the top 10: the median, and p99.",
         *_layers_remark(evaluation),
         *ensemble_remark(evaluation),
@@ -244,11 +252,29 @@ def _verdict_remark(evaluation: Evaluation) -> list[str]:
     verdicts = _verdicts(evaluation)
     if isinstance(verdicts, Missing):
         return []
-    how = "paired permutation test over users, Holm-corrected for all comparisons, 5 %"
+    how = f"{_tested(evaluation)}, 5 %"
     name = numbers.metric_name(evaluation.primary)
     if _BEST in verdicts.values():
         return [f"Differs: whether a model is significantly below the best one in {name} ({how})."]
     return [f"Differs: models that share a letter do not differ significantly in {name} ({how})."]
+
+
+def _tested(evaluation: Evaluation) -> str:
+    """What the tests are, and for how many p-values are corrected."""
+    num_pairs = len({frozenset((test.a, test.b)) for test in evaluation.tests})
+    num_metrics = len({test.metric for test in evaluation.tests})
+    family = f"{counted(num_pairs, 'pair')} by {counted(num_metrics, 'metric')}"
+    seeds = ", a model's seeds averaged" if any(len(one.members) > 1 for one in evaluation.entries) else ""
+    return f"paired permutation test over users{seeds}, Holm-corrected for all tests of this evaluation, {family}"
+
+
+def _gap_remark(evaluation: Evaluation) -> list[str]:
+    """When a share of the gap is given; empty without a student."""
+    if not any(one.gap_closed for one in evaluation.entries):
+        return []
+    return [
+        "Gap closed: given where the teacher is significantly above the model trained alone by these tests."
+    ]
 
 
 def _describe_entry(entry: Entry) -> str:

@@ -23,16 +23,34 @@ Json = Mapping[str, Any]
 
 _FIRST = {"teacher": 0, "ensemble": 1, "trained alone": 2}
 _GAPS = ("ndcg", "recall")
+_OWN = "corrected for all pairs and metrics of the evaluation"
+_BESIDE_USERS = (
+    "The table of all methods together makes the same test but corrects each column for its own pairs only: "
+    "a pair may differ by one table and not by the other, and a gap be given in one alone."
+)
+_BESIDE_SPLITS = (
+    "The table of all methods together tests the splits' means, this one the users of one split: "
+    "a pair may differ by one table and not by the other."
+)
 
 
 @dataclass(frozen=True)
 class Overall:
-    """What the page says about a comparison as a whole."""
+    """What the page says about a comparison as a whole.
+
+    Attributes:
+        story: its sentence.
+        tables: the rows, by evaluation.
+        costs: what training took.
+        failed: the runs that are left out.
+        beside: how the tests of an evaluation by itself differ from those of the tables.
+    """
 
     story: Story
     tables: Sequence[tuple[str, Grid]]
     costs: Grid
     failed: Sequence[str]
+    beside: str
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
@@ -55,12 +73,14 @@ def read_comparison(path: Path) -> dict[str, Any]:
 def overall(comparison: Json) -> Overall:
     """The page's part on a comparison: its sentence, a table an evaluation, the costs."""
     evaluations: Json = comparison["evaluations"]
-    tables = [(name, _grid(found, comparison["roles"])) for name, found in evaluations.items()]
+    tables = [(name, _grid(found, comparison)) for name, found in evaluations.items()]
     failed = [
         f"{one['name']} of split {one['split_seed']}, seed {one['seed']}, failed: {one['error']}"
         for one in comparison["failed"]
     ]
-    return Overall(_story(comparison), tables, _cost_grid(comparison), failed)
+    splits = max(len(found["split_seeds"]) for found in evaluations.values())
+    beside = _BESIDE_SPLITS if splits > 1 else _BESIDE_USERS
+    return Overall(_story(comparison), tables, _cost_grid(comparison), failed, beside)
 
 
 def comparison_lines(comparison: Json) -> list[list[list[str]]]:
@@ -108,8 +128,25 @@ def footing(comparison: Json) -> list[str]:
         gap = _gap_metric(found)
         shares = {name: row["gap_closed"].get(gap) for name, row in found["rows"].items()}
         lines += no_gap_closed(shares, "mean")
+        lines += _gap_rule(found, comparison)
     lines.append("rows that share a letter do not differ at 5 %, Holm-corrected over a column's pairs:")
     return list(dict.fromkeys([*lines, *(found["how"] for found in evaluations)]))
+
+
+def _gap_rule(found: Json, comparison: Json) -> list[str]:
+    """When a share of the gap is given, as letters may be of another test; empty without a gap."""
+    gap = _gap_metric(found)
+    if gap is None:
+        return []
+    above = "a gap closed is given where the teacher is significantly above the student alone"
+    if len(found["split_seeds"]) > 1:
+        return [
+            f"{above} in every split, by that split's own test over users, {_OWN}; "
+            "letters are of another test, of the splits' means, and show less with few splits"
+        ]
+    if gap in found["metrics"] and comparison.get("lineage"):
+        return [f"{above} by the test of its column's letters"]
+    return [f"{above} by the evaluation's own test over users, {_OWN}"]
 
 
 def _counted(comparison: Json, found: Json) -> str:
@@ -198,8 +235,8 @@ def _story(comparison: Json) -> Story:
     return Story(headline + ".", details, ())
 
 
-def _grid(found: Json, roles: Json) -> Grid:
-    notes = Notes()
+def _grid(found: Json, comparison: Json) -> Grid:
+    notes, roles = Notes(), comparison["roles"]
     metrics, gap = _metrics(found), _gap_metric(found)
     letters = {metric: letters_of(found, metric) for metric in found["metrics"]}
     columns = [numbers.metric_name(metric) for metric in metrics]
@@ -215,7 +252,9 @@ def _grid(found: Json, roles: Json) -> Grid:
             cells.append(_gap_cell(row["gap_closed"].get(gap), notes))
         seeds = f"{row['seeds']} seeds" if row["seeds"] > 1 else ""
         rows.append(Row(name, roles.get(name, ""), seeds, cells))
-    remarks = [f"Letters: rows that share one do not differ significantly ({found['how']}; Holm, 5 %)."]
+    how = f"{found['how']}; Holm-corrected over a column's pairs, 5 %"
+    remarks = [f"Letters: rows that share one do not differ significantly ({how})."]
+    remarks += [f"{rule[:1].upper()}{rule[1:]}." for rule in _gap_rule(found, comparison)]
     return Grid("All rows", columns, rows, notes.reasons, remarks)
 
 

@@ -76,13 +76,16 @@ def render(collection: Collection, title: str | None = None) -> str:
     one_each = len(set(names)) == len(names)
     if not one_each:
         names = [evaluation.name for _, evaluation in evaluations]
+    together = _together(collection)
+    beside = " ".join(dict.fromkeys(one.beside for one in together))
     sections = [
-        _section(f"evaluation-{place}", name, directory, found, collection.find(found.data), ensembles)
+        _section(
+            f"evaluation-{place}", name, directory, found, collection.find(found.data), ensembles, beside
+        )
         for place, (name, (directory, found)) in enumerate(zip(names, evaluations, strict=True), start=1)
     ]
     courses = _courses(collection, [evaluation for _, evaluation in evaluations], ensembles, scenes)
     groups = groups_of(collection, courses, scenes)
-    together = _together(collection)
     return fill(
         "page.html",
         title=title or DEFAULT_TITLE,
@@ -109,6 +112,7 @@ def _section(
     evaluation: Evaluation,
     data: Directory | None,
     ensembles: Sequence[Ensemble],
+    beside: str,
 ) -> Section:
     named = directory.manifest.options.get("alone")
     taught = {model for one in ensembles for model in one.models if model}
@@ -119,7 +123,7 @@ def _section(
         slug=slug,
         name=name,
         story=tell(evaluation, roles),
-        comparison=comparison.comparison(evaluation, roles),
+        comparison=comparison.comparison(evaluation, roles, beside),
         all_metrics=comparison.all_metrics(evaluation),
         latency=comparison.latency_table(evaluation),
         tests=comparison.tests_table(evaluation, [primary]),

@@ -233,7 +233,8 @@ class _Comparison:
             for split in splits
             for name in self.plan.evaluations
         }
-        options = {"metrics": list(self.plan.metrics), "failed": self.failed}
+        lineage = self._lineage()
+        options: Json = {"metrics": list(self.plan.metrics), "failed": self.failed, "lineage": lineage}
 
         def write(force: bool) -> Json:
             with artifacts.step(
@@ -254,6 +255,7 @@ class _Comparison:
                         "seeds": list(self.plan.seeds),
                         "evaluations": {name: self._combined(splits, name) for name in self.plan.evaluations},
                         "roles": self._roles(),
+                        "lineage": lineage,
                         "costs": costs,
                         "failed": self.failed,
                     }
@@ -284,7 +286,16 @@ class _Comparison:
         shown = (
             self.plan.metrics if first else [m for m in self.plan.metrics if m in each[0].per_user.columns]
         )
-        return combine(each, shown, self.plan.seeds[0])
+        pairs = {row: (of["teacher"], of["alone"]) for row, of in self._lineage().items()}
+        return combine(each, shown, self.plan.seeds[0], pairs)
+
+    def _lineage(self) -> dict[str, dict[str, str]]:
+        """What each distilled row learns from, and the same student trained alone: names of rows."""
+        return {
+            row.name: {"teacher": row.teacher.directory, "alone": row.alone}
+            for row in self.plan.rows
+            if row.teacher
+        }
 
     def _roles(self) -> dict[str, str]:
         roles = {teacher.directory: "teacher" for teacher in self.plan.teachers}

@@ -69,6 +69,7 @@ class Row:
         teacher: what it learns from, a teacher or an ensemble; None where it is trained alone.
         methods: what it is distilled with.
         base_weight: weight of its own loss.
+        alone: the row of the same student trained alone; empty for that one itself.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Row:
     teacher: Teacher | Ensemble | None = None
     methods: tuple[Table, ...] = ()
     base_weight: float = 1.0
+    alone: str = ""
 
     def directory(self, seed: int) -> str:
         """The name of its model's directory."""
@@ -226,7 +228,7 @@ def _method_rows(
     for _, teacher in sources:
         check_needs(made, teacher.model if isinstance(teacher, Teacher) else None, name)
     return [
-        Row(_joined(name, student, shown), model, own, teacher, resolved, weight)
+        Row(_joined(name, student, shown), model, own, teacher, resolved, weight, _joined(ALONE, student))
         for shown, teacher in sources
     ]
 
