@@ -87,7 +87,11 @@ def test_an_unproven_gain_is_called_so(tree: dict[str, Any]) -> None:
 def test_a_missing_gap_has_its_reason(tree: dict[str, Any]) -> None:
     gap(tree, None, "teacher does not beat alone significantly")
     told = story(tree)
-    assert plain(told.headline).endswith("with 5 % of its parameters.")
+    assert plain(told.headline).endswith(
+        "with 5 % of its parameters; with 0.2801 it is 0.0350 above alone (0.2451), "
+        "significantly (p < 0.001, corrected)."
+    )
+    assert told.details == []
     tile = told.tiles[1]
     assert (tile.figure, tile.detail) == ("–", "teacher does not beat alone significantly")
 
@@ -96,7 +100,10 @@ def test_a_missing_teacher_is_said(tree: dict[str, Any]) -> None:
     tree["models"]["student"]["teacher"] = None
     gap(tree, None, "its teacher (0123) is not among the models")
     told = story(tree)
-    assert told.headline == "The student reaches NDCG@10 0.2801; its teacher was not evaluated with it."
+    assert plain(told.headline) == (
+        "The student reaches NDCG@10 0.2801, 0.0350 above alone (0.2451), significantly (p < 0.001, corrected); "
+        "its teacher was not evaluated with it."
+    )
     assert all(tile.figure == "–" for tile in told.tiles)
 
 

@@ -15,7 +15,8 @@ from recdistill.reporting import numbers
 from recdistill.reporting.cells import Cell, Grid, Notes, Row
 from recdistill.reporting.letters import significance_letters
 from recdistill.reporting.numbers import Missing
-from recdistill.reporting.story import Story
+from recdistill.reporting.results import Estimate
+from recdistill.reporting.story import Story, against, closed
 
 FORMAT = 1
 
@@ -224,15 +225,39 @@ def _story(comparison: Json) -> Story:
     value = found["rows"][best]["metrics"][metric]["mean"]
     students = "The student" if len(order) == 1 else f"The best of {len(order)} distilled rows, {best},"
     headline = f"{students} reaches {name} {numbers.metric(value)}"
-    share = found["rows"][best]["gap_closed"].get(metric, {}).get("mean")
-    if share is not None:
-        headline += f"; it closed {numbers.percent(share)} of the gap to the teacher"
+    headline += _against_alone(found, comparison, best, metric)
+    headline += _closed(found["rows"][best]["gap_closed"].get(metric, {}), comparison, best)
     letters = letters_of(found, metric)
     alike = [row for row in order[1:] if set(letters.get(row, "")) & set(letters.get(best, ""))]
     details = [f"{_counted(comparison, found)[:1].upper()}{_counted(comparison, found)[1:]}."]
     if alike:
         details.append(f"Not significantly different from it: {', '.join(alike)}.")
     return Story(headline + ".", details, ())
+
+
+def _against_alone(found: Json, comparison: Json, row: str, metric: str) -> str:
+    """How a row stands to its student trained alone; to the best such row where its own is not known or missing."""
+    roles, rows = comparison["roles"], found["rows"]
+    known = [name for name in ranked(found, roles) if roles.get(name) == "trained alone"]
+    own = comparison.get("lineage", {}).get(row, {}).get("alone")
+    alone = own if own in known else next(iter(known), None)
+    if alone is None:
+        return ""
+    mine, other = (rows[name]["metrics"].get(metric, {}).get("mean") for name in (row, alone))
+    if mine is None or other is None:
+        return ""
+    tests = [test for test in found["tests"] if test["metric"] == metric]
+    p_holm = next((test["p_holm"] for test in tests if {test["a"], test["b"]} == {row, alone}), None)
+    return against(alone, mine, other, p_holm)
+
+
+def _closed(share: Json, comparison: Json, row: str) -> str:
+    if share.get("mean") is None:
+        return ""
+    teacher = comparison.get("lineage", {}).get(row, {}).get("teacher", "")
+    low, high = share.get("interval") or (None, None)
+    whose = "ensemble" if comparison["roles"].get(teacher) == "ensemble" else "teacher"
+    return closed(Estimate(share["mean"], low, high), whose)
 
 
 def _grid(found: Json, comparison: Json) -> Grid:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from recdistill.reporting import numbers
 from recdistill.reporting.numbers import Missing
-from recdistill.reporting.results import Entry, Estimate, Evaluation
+from recdistill.reporting.results import SIGNIFICANCE, Entry, Estimate, Evaluation
 
 ABSENT = "–"
 """What a tile shows in place of a figure; its detail says why."""
@@ -127,7 +127,9 @@ def tell(evaluation: Evaluation, roles: Cast) -> Story:
         return _without_student(evaluation)
     student = roles.students[0]
     headline = _headline(evaluation, roles, student)
-    gain = _gain(evaluation, roles, student)
+    # without a share of the gap the headline says itself how the student stands to the one trained alone
+    unsaid = not isinstance(student.gap(evaluation.primary), Missing)
+    gain = _gain(evaluation, roles, student) if unsaid else ""
     return Story(headline, [gain] if gain else [], _tiles(evaluation, roles, student))
 
 
@@ -153,21 +155,55 @@ def _headline(evaluation: Evaluation, roles: Cast, student: Entry) -> str:
     mine = student.value(metric)
     if isinstance(mine, Missing):
         return f"{who} has no {name}: {mine.reason}."
+    gap = student.gap(metric)
+    told = _against(evaluation, roles.alone, student) if isinstance(gap, Missing) else ""
     if isinstance(roles.teacher, Missing):
-        return f"{who} reaches {name} {numbers.metric(mine.mean)}; {roles.teacher.reason}."
+        return f"{who} reaches {name} {numbers.metric(mine.mean)}{told}; {roles.teacher.reason}."
     theirs = roles.teacher.value(metric)
     if isinstance(theirs, Missing) or theirs.mean <= 0:
-        return f"{who} reaches {name} {numbers.metric(mine.mean)}; its {roles.whose}'s is unknown or zero."
+        unknown = f"its {roles.whose}'s is unknown or zero"
+        return f"{who} reaches {name} {numbers.metric(mine.mean)}{told}; {unknown}."
     share = mine.mean / theirs.mean
     verb = "keeps" if share < 1 else "reaches"
     size = _ratio(student.parameters, roles.teacher.parameters)
     small = "" if isinstance(size, Missing) else f" with {numbers.percent(size)} of its parameters"
-    closed = _closed(student, metric, roles.whose)
-    return f"{who} {verb} {numbers.percent(share)} of the {roles.whose}'s {name}{small}{closed}."
+    rest = f"; with {numbers.metric(mine.mean)} it is{told[1:]}" if told else closed(gap, roles.whose)
+    return f"{who} {verb} {numbers.percent(share)} of the {roles.whose}'s {name}{small}{rest}."
 
 
-def _closed(student: Entry, metric: str, whose: str) -> str:
-    gap = student.gap(metric)
+def _against(evaluation: Evaluation, alone: Entry | Missing, student: Entry) -> str:
+    metric = evaluation.primary
+    if isinstance(alone, Missing):
+        return ""
+    mine, other = student.value(metric), alone.value(metric)
+    if isinstance(mine, Missing) or isinstance(other, Missing):
+        return ""
+    test = evaluation.test(student.name, alone.name, metric)
+    return against(alone.name, mine.mean, other.mean, None if test is None else test.p_holm)
+
+
+def against(name: str, mine: float, other: float, p_holm: float | None) -> str:
+    """How a student stands to the one trained alone: ``, 0.0076 below alone (0.1070), not significantly (…)``.
+
+    Args:
+        name: of the one trained alone.
+        mine, other: the values of the two.
+        p_holm: of their difference, corrected; None where it was not tested.
+    """
+    size = numbers.metric(abs(mine - other))
+    theirs = f"{name} ({numbers.metric(other)})"
+    level = float(size) == 0
+    where = f"level with {theirs}" if level else f"{size} {'above' if mine > other else 'below'} {theirs}"
+    if p_holm is None:
+        return f", {where}, which was not tested"
+    verdict = ("" if p_holm < SIGNIFICANCE else "not ") + (
+        "significantly different" if level else "significantly"
+    )
+    return f", {where}, {verdict} ({numbers.probability(p_holm)}, corrected)"
+
+
+def closed(gap: Estimate | Missing, whose: str) -> str:
+    """The share of the gap that distillation closed, as the end of a sentence; nothing without one."""
     if isinstance(gap, Missing):
         return ""
     share = numbers.percent(gap.mean)
