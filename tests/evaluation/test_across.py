@@ -88,6 +88,18 @@ def test_splits_are_compared_by_their_means() -> None:
     assert found["tests"][0]["p"] == pytest.approx(2 * stats.t.sf(abs(differences.mean()) / scale, 2))
 
 
+def test_rows_that_an_evaluation_pools_keep_their_own_numbers() -> None:
+    values = draws(1)
+    whole = split_of(1, values)
+    means = {name: {"ndcg@10": {"mean": float(column.mean())}} for name, column in values.items()}
+    result = {**whole.result, "models": {name: {"metrics": found} for name, found in means.items()}}
+    rows = {name: [name] for name in values}
+    splits = [SplitResult(seed, {**result, "data": seed}, whole.per_user, rows, {}, 0.125) for seed in (1, 2)]
+    for found in (combine(splits[:1], ["ndcg@10"]), combine(splits, ["ndcg@10"])):
+        for name in ("good-0", "good-1"):
+            assert found["rows"][name]["metrics"]["ndcg@10"]["mean"] == pytest.approx(values[name].mean())
+
+
 LINEAGE = {"good": ("teacher", "alone")}
 
 

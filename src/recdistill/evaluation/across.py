@@ -155,9 +155,15 @@ def _row(name: str, splits: Sequence[SplitResult]) -> Json:
 
 
 def _group(split: SplitResult, members: Sequence[str]) -> Mapping[str, Any]:
-    """The evaluation's group of these models: a row is a group, as its models differ in the seed alone."""
+    """What the evaluation says of a row: its group, as a row's models differ in the seed alone.
+
+    Teachers that differ in the seed alone are one group there, and rows of their own here.
+    """
     groups = cast("Mapping[str, Mapping[str, Any]]", split.result["groups"])
-    return next(group for group in groups.values() if members[0] in group["members"])
+    group = next(group for group in groups.values() if members[0] in group["members"])
+    if len(members) == 1 < len(group["members"]):
+        return {"metrics": split.result["models"][members[0]]["metrics"], "gap_closed": {}}
+    return group
 
 
 def _over(each: Sequence[Mapping[str, Any]], key: str) -> Json:
