@@ -356,7 +356,7 @@ def test_what_gives_a_method_the_scores_that_a_store_lacks(line: Path, tmp_path:
     hints: list[str] = []
     for model in ("neumf", "bpr"):
         with pytest.raises(MissingKnowledgeError, match=r"rce-kd reads scores") as caught:
-            rd.distill(line / "data", tmp_path / f"{model}-store", "bpr", out=tmp_path / "never")
+            rd.distill(line / "data", tmp_path / f"{model}-store", "bpr", "recommended", tmp_path / "never")
         hints.append(caught.value.hint)
     assert hints[0] == "distil from the model itself: --live MODEL"
     assert "recdistill extract DATA TEACHER --kinds embeddings --out" in hints[1]
