@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from recdistill import ops
-from recdistill.ops import cross_entropy
+from recdistill.ops import tiles
 from recdistill.testing import largest_tensor
 
 
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_value_and_gradients(monkeypatch: pytest.MonkeyPatch, biased: bool, scale: float) -> None:
-    monkeypatch.setattr(cross_entropy, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(cross_entropy, "_TILE_ROWS", 5)
+    monkeypatch.setattr(tiles, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(tiles, "_TILE_ROWS", 5)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(13, 4, generator=generator, dtype=torch.float64) * scale
     items = torch.randn(40, 4, generator=generator, dtype=torch.float64)

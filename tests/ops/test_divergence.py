@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdistill.ops import divergence as module
+from recdistill.ops import tiles
 from recdistill.ops.divergence import divergence, softmax_divergence
 
 STUDENT = torch.tensor([[1.2, -0.3, 0.7, 0]], dtype=torch.float64)
@@ -52,7 +52,7 @@ def test_padding_is_left_out() -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 def test_tiles_agree_with_the_twin(reverse: bool, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TILE_ROWS", 16)
+    monkeypatch.setattr(tiles, "_TILE_ROWS", 16)
     generator = torch.Generator().manual_seed(0)
     rows, items, bias = (
         torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()

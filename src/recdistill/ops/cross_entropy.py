@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LEAST_ROWS, _TILE_ROWS = 16, 256
-_TILE_SCORES, _GPU_SCORES = 1 << 20, 1 << 26
-"""Scores held at once on a CPU and on a GPU, but for tiles of the least rows."""
+from recdistill.ops.tiles import tile_rows
+
+_TILE_SCORES = 1 << 20
+"""Scores held at once on a CPU, but for tiles of the least rows."""
 
 
 def softmax_cross_entropy(rows: Tensor, items: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -55,7 +56,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
             by_item = torch.zeros(across.shape, dtype=full, device=device) if wanted[1] else None
             by_bias = torch.zeros_like(bias) if bias is not None and wanted[3] else None
             total = torch.zeros((), dtype=torch.float64, device=device)
-            size = _tile(len(items), device)
+            size = tile_rows(len(items), device, _TILE_SCORES)
             buffer = torch.empty(min(size, len(rows)), len(items), dtype=full, device=device)
             for start in range(0, len(rows), size):
                 own = slice(start, min(start + size, len(rows)))
@@ -94,10 +95,3 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         scale = gradient / ctx.count
         by_row, by_item, by_bias = (None if g is None else g * scale for g in ctx.saved_tensors)
         return by_row, by_item, None, by_bias
-
-
-def _tile(num_items: int, device: torch.device) -> int:
-    """Rows of a tile: on a CPU it should stay in the cache."""
-    if device.type != "cpu":
-        return max(_LEAST_ROWS, _GPU_SCORES // max(num_items, 1))
-    return max(_LEAST_ROWS, min(_TILE_ROWS, _TILE_SCORES // max(num_items, 1)))

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LEAST_ROWS, _TILE_ROWS = 16, 256
-_TILE_SCORES, _GPU_SCORES = 1 << 19, 1 << 26
-"""Scores held at once on a CPU, where a tile and its targets should stay in the cache, and on a GPU."""
+from recdistill.ops.tiles import tile_rows
+
+_TILE_SCORES = 1 << 19
+"""Scores of the student held at once on a CPU, but for tiles of the least rows; there are as many targets."""
 
 
 def softmax_divergence(
@@ -81,7 +82,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
             by_row, by_item = torch.empty_like(left), torch.zeros_like(across)
             by_bias = None if bias is None else torch.zeros_like(bias)
             total = torch.zeros((), dtype=torch.float64, device=device)
-            size = _tile(len(items), device)
+            size = tile_rows(len(items), device, _TILE_SCORES)
             buffer = torch.empty(min(size, len(rows)), len(items), dtype=full, device=device)
             for start in range(0, len(rows), size):
                 own = slice(start, min(start + size, len(rows)))
@@ -125,9 +126,3 @@ def _tile_divergence(scores: Tensor, targets: Tensor, reverse: bool) -> tuple[Te
         mean = torch.linalg.vecdot(shares, apart)
         return other - own - mean, shares.mul_(mean[:, None] - apart)
     return torch.linalg.vecdot(wanted, apart) - other + own, shares.sub_(wanted)
-
-
-def _tile(num_items: int, device: torch.device) -> int:
-    """Rows of a tile."""
-    scores = _TILE_SCORES if device.type == "cpu" else _GPU_SCORES
-    return max(_LEAST_ROWS, min(_TILE_ROWS, scores // max(num_items, 1)))
