@@ -85,14 +85,15 @@ def distill(
             f"to read the model itself: --live {knowledge}",
         )
     check_student(find("models", model))
-    opened = open_knowledge(knowledge or live or "", Data.load(data))
-    tables = method_tables(method) if method else default_methods(opened, call.progress)
+    prepared = Data.load(data)
+    teacher = open_knowledge(knowledge or live or "", prepared)
+    tables = method_tables(method) if method else default_methods(teacher, call.progress)
     names = term_names([str(table["method"]) for table in tables])
     methods = {name: find_method(str(table["method"])) for name, table in zip(names, tables, strict=True)}
     chosen = call.sorted_sets({"model": find("models", model), "training": TrainingOptions, **methods})
     run_distill(
-        data,
-        opened,
+        prepared,
+        teacher,
         {"name": model, **chosen["model"]},
         [{**table, **chosen[name]} for name, table in zip(names, tables, strict=True)],
         call.out,

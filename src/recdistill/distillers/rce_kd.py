@@ -10,8 +10,8 @@ T_u, S_u: the top K items of the teacher (scores t) and of the student (scores s
 NDCG there only if the set holds whatever the student ranks above its members; A_u is to come near that for the
 teacher's items: L of the student's top M items, drawn without replacement, position k with probability
 ∝ exp((min(c_k, 50) + 1) / T), where c_k counts the items of T_u that the student has at position k or below it (within
-M). The student's lists and the draws are made anew at the start of each epoch, or
-of each ``refresh``-th where a catalogue is so large that ranking it for all users takes longer than the epoch's steps.
+M). The student's lists and the draws are made anew at the start of each epoch, or of each ``refresh``-th where a
+catalogue is so large that ranking it for all users takes longer than the epoch's steps.
 
 The paper splits T_u by membership of S_u; the authors' code, followed here, has all of S_u in the first term and
 measures the overlap with A_u. Deviations: each user counts once a step, where the code has a term for each training
