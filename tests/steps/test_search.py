@@ -180,7 +180,11 @@ def test_options_reach_the_student(root: Path, tmp_path: Path) -> None:
         "policy": "darts",
     }
     student = found_in(
-        root, tmp_path / "x", options=options, method={"metric": "mse"}, model={**MODEL, "head": "untied"}
+        root,
+        tmp_path / "x",
+        options=options,
+        methods={"method": "adarec", "metric": "mse"},
+        model={**MODEL, "head": "untied"},
     )
     assert isinstance(student, CellNet)
     assert student.num_cells == 2
@@ -188,7 +192,7 @@ def test_options_reach_the_student(root: Path, tmp_path: Path) -> None:
     first = json.loads((tmp_path / "x" / "history.jsonl").read_text().splitlines()[0])
     assert set(first["losses"]) == {"cellnet"}
     manifest = read_manifest(tmp_path / "x")
-    assert manifest.options["adarec"]["metric"] == "mse"
+    assert manifest.options["methods"][0]["metric"] == "mse"
     assert manifest.options["distill"] == []
 
 
@@ -197,8 +201,8 @@ def test_the_published_settings_run(root: Path, tmp_path: Path) -> None:
         "space": "released", "causal": False, "search_cells": False, "cost": "released", "beta": 8.0,
         "temperature_floor": 1e-9, "warmup": 0, "allow_none": True, "retrain_with_teacher": False,
     }  # fmt: skip
-    method = {"direction": "reverse", "smoothing": 0.0}
-    student = found_in(root, tmp_path / "x", options={**SEARCH, **released}, method=method)
+    method = {"method": "adarec", "direction": "reverse", "smoothing": 0.0}
+    student = found_in(root, tmp_path / "x", options={**SEARCH, **released}, methods=method)
     again = rd.load(tmp_path / "x")
     assert isinstance(again, CellNet)
     assert again.options == student.options
@@ -213,6 +217,7 @@ def test_the_published_settings_run(root: Path, tmp_path: Path) -> None:
         ({"options": {"operations": ["none"]}}, "holds no operation"),
         ({"variant": "best"}, "no variant is called 'best'"),
         ({"model": {"dims": 3}}, "dims"),
+        ({"methods": "rce-kd", "variant": "no-emd"}, "adarec is not among the methods"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], said: str, root: Path, tmp_path: Path) -> None:
@@ -220,11 +225,29 @@ def test_what_is_refused(options: dict[str, Any], said: str, root: Path, tmp_pat
         found_in(root, tmp_path / "x", **options)
 
 
-def test_teachers_that_read_no_sequences_are_refused(root: Path, tmp_path: Path) -> None:
+def test_teachers_that_read_no_sequences_are_refused_for_layers(root: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        MissingKnowledgeError, match="reads no histories in order; name the directory of a sequence model"
+        MissingKnowledgeError,
+        match=r"adarec .* reads no histories in order; name the directory of a sequence",
     ):
-        rd.search(root / "data", root / "bpr", tmp_path / "x")
+        rd.search(root / "data", root / "bpr", tmp_path / "x", methods=["rce-kd", "adarec"])
+
+
+def test_any_teacher_and_method_at_the_newest_item(root: Path, tmp_path: Path) -> None:
+    """The search and the training after it have the same methods; a store of lists is a teacher too."""
+    rd.extract(root / "data", root / "bpr", tmp_path / "knowledge")
+    options: dict[str, Any] = {"model": MODEL, "options": SEARCH, "training": FAST}
+    for teacher in (root / "bpr", tmp_path / "knowledge"):
+        out = tmp_path / teacher.name / "student"
+        rd.search(root / "data", teacher, out, methods=["rce-kd", {"method": "rrd", "depth": 10}], **options)
+        terms = [
+            set(json.loads(path.read_text().splitlines()[0])["losses"])
+            for path in (out / FOLDER / "history.jsonl", out / "history.jsonl")
+        ]
+        assert terms == [{"supernet", "rce-kd", "rrd", "cost-term"}, {"cellnet", "rce-kd", "rrd"}]
+        manifest = read_manifest(out)
+        assert [table["method"] for table in manifest.options["distill"]] == ["rce-kd", "rrd"]
+        assert manifest.summary["teacher"] == read_manifest(root / "bpr").hash
 
 
 def test_the_command(root: Path, tmp_path: Path, recdistill: Command) -> None:

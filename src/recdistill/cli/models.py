@@ -66,14 +66,7 @@ def distill(
     from recdistill.artifacts import read_manifest
     from recdistill.config import find
     from recdistill.data.prepared import Data
-    from recdistill.distillers.base import term_names
-    from recdistill.steps.distill import (
-        check_student,
-        default_methods,
-        find_method,
-        method_tables,
-        open_knowledge,
-    )
+    from recdistill.steps.distill import check_student, default_methods, method_tables, open_knowledge
     from recdistill.steps.distill import distill as run_distill
     from recdistill.training.options import TrainingOptions
 
@@ -87,15 +80,13 @@ def distill(
     check_student(find("models", model))
     prepared = Data.load(data)
     teacher = open_knowledge(knowledge or live or "", prepared)
-    tables = method_tables(method) if method else default_methods(teacher, call.progress)
-    names = term_names([str(table["method"]) for table in tables])
-    methods = {name: find_method(str(table["method"])) for name, table in zip(names, tables, strict=True)}
+    tables, methods = _named(method_tables(method) if method else default_methods(teacher, call.progress))
     chosen = call.sorted_sets({"model": find("models", model), "training": TrainingOptions, **methods})
     run_distill(
         prepared,
         teacher,
         {"name": model, **chosen["model"]},
-        [{**table, **chosen[name]} for name, table in zip(names, tables, strict=True)],
+        [{**table, **chosen[name]} for name, table in tables.items()],
         call.out,
         training=chosen["training"],
         base_weight=base_weight,
@@ -108,7 +99,16 @@ def distill(
 def search(
     call: Call,
     data: DataDir,
-    teacher: Annotated[Path, Argument(metavar="TEACHER", help="A sequence model's directory.")],
+    teacher: Annotated[Path, Argument(metavar="TEACHER", help="A sequence model's directory; other models and stores will do without adarec.")],
+    method: Annotated[
+        list[str] | None,
+        Option(
+            "--method",
+            help="A method or a preset of docs/methods.md, in the search and in the training after it; repeated ones"
+            " add up (default adarec).",
+            show_default=False,
+        ),
+    ] = None,
     variant: Annotated[
         str, Option(help="searched, or what it is compared with: random, no-cost, no-emd, no-distillation.")
     ] = "searched",
@@ -124,16 +124,17 @@ def search(
 ) -> None:
     """Search for the student that learns most from a sequence teacher at a given cost, and train it."""
     from recdistill.artifacts import read_manifest
-    from recdistill.distillers.adarec import AdaRec
     from recdistill.models.cellnet import CellNet
     from recdistill.searching.options import SearchOptions
+    from recdistill.steps.distill import method_tables
     from recdistill.steps.search import VARIANTS
     from recdistill.steps.search import ablations as run_ablations
     from recdistill.steps.search import search as run_search
     from recdistill.training.options import TrainingOptions
 
+    tables, methods = _named(method_tables(method or "adarec"))
     chosen = call.sorted_sets(
-        {"model": CellNet, "search": SearchOptions, "adarec": AdaRec, "training": TrainingOptions}
+        {"model": CellNet, "search": SearchOptions, "training": TrainingOptions, **methods}
     )
     budgets = {"max_latency_ms": max_latency_ms, "max_megabytes": max_megabytes}
     call.watch("*" if ablations else "")
@@ -143,7 +144,7 @@ def search(
             **chosen["search"],
             **{name: value for name, value in budgets.items() if value is not None},
         },
-        "method": chosen["adarec"],
+        "methods": [{**table, **chosen[name]} for name, table in tables.items()],
         "training": chosen["training"],
         **call.options("seed", "device", "resume"),
     }
@@ -155,6 +156,17 @@ def search(
         return
     run_search(data, teacher, call.out, variant=variant, **options)  # pyright: ignore[reportArgumentType]  # checked there
     _finish(call)
+
+
+def _named(
+    tables: list[dict[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, type[Any]]]:
+    """Tables of methods, and their classes, by the names under which ``--set`` finds their options."""
+    from recdistill.distillers.base import term_names
+    from recdistill.steps.distill import find_method
+
+    named = dict(zip(term_names([str(table["method"]) for table in tables]), tables, strict=True))
+    return named, {name: find_method(str(table["method"])) for name, table in named.items()}
 
 
 def _finish(call: Call) -> None:

@@ -71,11 +71,7 @@ def distill(
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
     progress = progress or Silent()
     distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
-    manifest = teacher.manifest
-    if manifest is None:
-        raise OptionError("the knowledge has no directory", "pass the path of a store or of a model")
-    source = "knowledge" if manifest.kind == "knowledge" else "live"
-    teacher_hash = manifest.inputs.get("model") if source == "knowledge" else manifest.hash
+    inputs, teacher_hash = lineage_of(teacher)
     return fit(
         opened,
         student,
@@ -83,7 +79,7 @@ def distill(
         make_training(training),
         out,
         distill=[{"method": d.method_name(), **d.options} for d in distillers],
-        inputs={source: manifest.hash},
+        inputs=inputs,
         lineage={"teacher": teacher_hash},
         on=("train",),
         seed=seed,
@@ -92,6 +88,20 @@ def distill(
         resume=resume,
         progress=progress,
     )
+
+
+def lineage_of(knowledge: TeacherKnowledge) -> tuple[dict[str, str], str | None]:
+    """What a student is made from, for its manifest, and the hash of the teacher's model.
+
+    Raises:
+        OptionError: the knowledge was never written.
+    """
+    manifest = knowledge.manifest
+    if manifest is None:
+        raise OptionError("the knowledge has no directory", "pass the path of a store or of a model")
+    if manifest.kind == "knowledge":
+        return {"knowledge": manifest.hash}, manifest.inputs.get("model")
+    return {"live": manifest.hash}, manifest.hash
 
 
 def check_student(model: type[Recommender]) -> None:

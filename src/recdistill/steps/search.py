@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,7 +28,7 @@ from recdistill.searching.costs import count
 from recdistill.searching.options import SearchOptions
 from recdistill.searching.outcome import check_budget, drawn, meters_of, searched
 from recdistill.searching.supernet import Supernet
-from recdistill.steps.distill import open_knowledge
+from recdistill.steps.distill import MethodLike, lineage_of, make_methods, open_knowledge
 from recdistill.steps.fit import (
     DataLike,
     make_training,
@@ -59,7 +59,7 @@ def search(
     *,
     model: Mapping[str, Any] | None = None,
     options: SearchOptions | Mapping[str, Any] | None = None,
-    method: AdaRec | Mapping[str, Any] | None = None,
+    methods: MethodLike | Sequence[MethodLike] = "adarec",
     training: TrainingOptions | Mapping[str, Any] | None = None,
     variant: Variant = "searched",
     seed: int = 0,
@@ -72,11 +72,13 @@ def search(
 
     Args:
         data: a prepared data directory, with an order.
-        teacher: the directory of a sequence model, read live.
+        teacher: the directory of a model, read live, or of its knowledge; methods that compare layers want a sequence
+            model.
         out: the model directory to write; ``search/`` in it holds the architecture and the search's history.
         model: the student's options, see :class:`~recdistill.models.cellnet.CellNet`; without architecture and cells.
         options: how to search, see :class:`~recdistill.searching.options.SearchOptions`.
-        method: what is learnt from the teacher, see :class:`~recdistill.distillers.adarec.AdaRec`.
+        methods: what is learnt from the teacher, in the search and in the training after it: methods and presets by
+            name, tables with ``method`` and options, or instances; they add up.
         training: how to train the student that was found; the search follows it but for its own options.
         variant: the search, or what it is compared with.
         seed: of initialisation and draws.
@@ -89,10 +91,10 @@ def search(
         The student, loaded from ``out``.
 
     Raises:
-        RecdistillError: bad options or data, a budget that nothing meets, a teacher that reads no sequences,
-            or ``out`` holds something else.
+        RecdistillError: bad options or data, a budget that nothing meets, a teacher that cannot give what the methods
+            read, or ``out`` holds something else.
     """
-    run = _Search(data, teacher, model, options, method, training, variant, seed, device, progress)
+    run = _Search(data, teacher, model, options, methods, training, variant, seed, device, progress)
     with artifacts.step(
         out, kind="model", options=run.call(), seed=seed, inputs=run.inputs(), force=force, resume=resume
     ) as job:
@@ -129,7 +131,7 @@ class _Search:
         teacher: TeacherKnowledge | Path | str,
         model: Mapping[str, Any] | None,
         options: SearchOptions | Mapping[str, Any] | None,
-        method: AdaRec | Mapping[str, Any] | None,
+        methods: MethodLike | Sequence[MethodLike],
         training: TrainingOptions | Mapping[str, Any] | None,
         variant: Variant,
         seed: int,
@@ -153,32 +155,36 @@ class _Search:
             else config.build(SearchOptions, dict(options or {}), "search")
         )
         self.student["causal"] = self.options.causal
-        self.method = (
-            method if isinstance(method, AdaRec) else config.build(AdaRec, dict(method or {}), "adarec")
-        )
+        made = make_methods(methods)
+        self.tables = [{"method": one.method_name(), **one.options} for one in made]
         self.training = make_training(training)
         self.variant, self.seed, self.device = variant, seed, device
         self.progress: Progress = progress or Silent()
         self.teacher = (
             teacher if isinstance(teacher, TeacherKnowledge) else open_knowledge(teacher, self.data)
         )
-        if "hidden_states" not in self.teacher.kinds:
+        if any("hidden_states" in one.needs for one in made) and "hidden_states" not in self.teacher.kinds:
+            names = " and ".join(one.method_name() for one in made if "hidden_states" in one.needs)
             raise MissingKnowledgeError(
-                "search learns what each item of a history becomes, and this teacher reads no histories in order",
+                f"{names} learns what each item of a history becomes, and this teacher reads no histories in order",
                 "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec",
             )
-        if self.teacher.manifest is None:
-            raise OptionError("the teacher has no directory", "pass the path of a model")
+        if variant == "no-emd" and not any(isinstance(one, AdaRec) for one in made):
+            raise OptionError(
+                "no-emd is the search without adarec's transport, and adarec is not among the methods",
+                "add --method adarec, or choose another variant",
+            )
+        self.lineage, self.teacher_hash = lineage_of(self.teacher)
         self.net = self._supernet()
 
     def call(self) -> dict[str, Any]:
         """The options of the manifest."""
-        distill = [{"method": "adarec", **self.method.options}] if self._learns_again() else []
+        distill = self.tables if self._learns_again() else []
         return {
             "model": {"name": CellNet.model_name(), **self.student},
             "training": {k: v for k, v in self.training.options.items() if k != "checkpoint_seconds"},
             "search": {k: v for k, v in self.options.options.items() if k != "latency_table"},
-            "adarec": self.method.options,
+            "methods": self.tables,
             "variant": self.variant,
             "on": ["train"],
             "distill": distill,
@@ -186,8 +192,7 @@ class _Search:
         }
 
     def inputs(self) -> dict[str, str]:
-        assert self.teacher.manifest is not None
-        return {"data": self.data.hash, "live": self.teacher.manifest.hash}
+        return {"data": self.data.hash, **self.lineage}
 
     def make(self, job: Job, resume: bool) -> None:
         """Search, then train what was found, into ``job.work``."""
@@ -203,7 +208,7 @@ class _Search:
         if (folder / START).exists():
             student.build(self.data.train, torch.Generator().manual_seed(self.seed))
             student.load_state_dict(load_arrays(folder / START))
-        methods = [self._method(self.method.options)] if self._learns_again() else []
+        methods = make_methods(self.tables) if self._learns_again() else []
         result = train(
             student,
             Objective(methods, self.teacher),
@@ -220,9 +225,8 @@ class _Search:
         save_model(student, job.work)
         Checkpoint(job.work).clear()
         (folder / START).unlink(missing_ok=True)
-        assert self.teacher.manifest is not None
         job.summary.update(
-            teacher=self.teacher.manifest.hash,
+            teacher=self.teacher_hash,
             model_options={"architecture": str(architecture), "cells": cells},
             search={k: v for k, v in found.items() if k != "architecture"} | {"drawn": architecture.drawn()},
             **model_summary(student, result, job.work),
@@ -274,10 +278,10 @@ class _Search:
             warmup=options.warmup,
             schedule=options.schedule,
         )
-        methods: list[Distiller] = [cost]
+        methods: list[Distiller] = []
         if self.variant != "no-distillation":
             without = {"hidden": 0.0} if self.variant == "no-emd" else {}
-            methods.insert(0, self._method({**self.method.options, **without}))
+            methods = make_methods([t | without if t["method"] == "adarec" else t for t in self.tables])
         own: dict[str, Any] = {
             "epochs": options.epochs,
             "batch_size": options.batch_size or self.training.batch_size,
@@ -288,7 +292,7 @@ class _Search:
         self.progress.note(self._size())
         result = train(
             self.net,
-            Objective(methods, self.teacher),
+            Objective([*methods, cost], self.teacher),
             self.data.train,
             settings,
             self._validator(),
@@ -314,9 +318,6 @@ class _Search:
             f"searching {cells:,} cells ({len(net.operations)} operations on {net.num_edges} edges) for up to"
             f" {net.num_cells} of them; {net.num_cells * numbers:,} numbers beside the tables"
         )
-
-    def _method(self, options: Mapping[str, Any]) -> AdaRec:
-        return config.build(AdaRec, options, "adarec")
 
     def _learns_again(self) -> bool:
         return self.options.retrain_with_teacher and self.variant != "no-distillation"
