@@ -52,6 +52,23 @@ def test_scores_have_their_biases_and_padding_scores_0() -> None:
     assert found[:, 1].tolist() == [0.0] * len(users)
 
 
+def test_users_to_whom_all_items_are_alike_are_counted() -> None:
+    pairs, low = tiny_interactions(), -torch.inf
+    ids = torch.arange(3).repeat(pairs.num_users, 1)
+    scores = torch.tensor([[3.0, 2.0, 1.0]]).repeat(pairs.num_users, 1)
+    scores[1] = 5.0
+    scores[2] = torch.tensor([0.5, 0.5, low])
+    scores[3] = torch.tensor([0.5, low, low])  # one item has no order
+    assert TeacherKnowledge(pairs, None, {"top_items": Lists(ids, scores)}).num_undecided() == 2
+
+    tables = torch.ones(pairs.num_users, 2), torch.ones(pairs.num_items, 2)
+    tables[0][4] = 0.0
+    assert TeacherKnowledge(pairs, FrozenState(ScoreVectors(*tables), None)).num_undecided() == 1
+    by_popularity = ScoreVectors(*tables, item_bias=torch.arange(pairs.num_items).float())
+    assert TeacherKnowledge(pairs, FrozenState(by_popularity, None)).num_undecided() == 0
+    assert TeacherKnowledge(pairs, None, {}).num_undecided() == 0
+
+
 def test_derived_lists_are_those_of_the_dense_table() -> None:
     pairs, state = tiny_interactions(), biased()
     knowledge = TeacherKnowledge(pairs, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,13 @@ import pytest
 import torch
 
 import recdistill as rd
-from line_cases import log_of_tastes
+from line_cases import Notes, log_of_tastes
 from recdistill.artifacts import load_arrays, read_manifest, save_arrays
 from recdistill.errors import ArtifactError, DataError, MissingKnowledgeError, OptionError
-from recdistill.progress import Silent
 
 FAST = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
 DE = {"method": "de", "num_experts": 2, "anneal_epochs": 5}
-
-
-class Notes(Silent):
-    """Keeps what is noted."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +74,25 @@ def test_knowledge_of_a_stored_and_of_a_live_teacher_distil_alike(line: Path) ->
     assert read_manifest(line / "live").summary["teacher"] == teacher
 
 
+def test_a_teacher_that_scores_all_items_alike_is_told(line: Path, tmp_path: Path) -> None:
+    shutil.copytree(line / "knowledge", tmp_path / "knowledge")
+    path = tmp_path / "knowledge" / "top_items.safetensors"
+    arrays = load_arrays(path)
+    arrays["scores"][:7] = 1.5
+    save_arrays(path, arrays)
+    for knowledge, told in ((line / "knowledge", 0), (tmp_path / "knowledge", 1)):
+        notes = Notes()
+        rd.distill(
+            line / "data",
+            knowledge,
+            methods=RRD,
+            out=tmp_path / f"told {told}",
+            training=FAST,
+            progress=notes,
+        )
+        assert sum("scores all items alike for 7 of 60 users" in note for note in notes.notes) == told
+
+
 def test_lists_never_hold_train_items(line: Path) -> None:
     data = rd.prepare(line / "log.csv", line / "data")
     ids = load_arrays(line / "knowledge" / "top_items.safetensors")["ids"]
@@ -123,12 +132,12 @@ def test_force_makes_the_asked_kinds_of_a_store_again(line: Path) -> None:
     damaged = (out / "embeddings.safetensors").read_bytes()
     notes = Notes()
     rd.extract(*store, kinds=["top_items"], depth=5, force=True, progress=notes)
-    assert notes.texts == ["extracting top_items: about 2.4 kB of lists"]  # 60 users x 5 x 8 bytes
+    assert notes.notes == ["extracting top_items: about 2.4 kB of lists"]  # 60 users x 5 x 8 bytes
     assert (out / "top_items.safetensors").read_bytes() == whole[out / "top_items.safetensors"]
     assert (out / "embeddings.safetensors").read_bytes() == damaged
     notes = Notes()
     rd.extract(*store, kinds=["embeddings"], depth=5, force=True, progress=notes)
-    assert notes.texts == ["extracting embeddings"]
+    assert notes.notes == ["extracting embeddings"]
     assert {path: path.read_bytes() for path in sorted(out.rglob("*.safetensors"))} == whole
 
 

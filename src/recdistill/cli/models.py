@@ -99,7 +99,13 @@ def distill(
 def search(
     call: Call,
     data: DataDir,
-    teacher: Annotated[Path, Argument(metavar="TEACHER", help="A sequence model's directory; other models and stores will do without adarec.")],
+    teacher: Annotated[
+        Path,
+        Argument(
+            metavar="TEACHER",
+            help="A sequence model's directory; other models and stores will do without adarec.",
+        ),
+    ],
     method: Annotated[
         list[str] | None,
         Option(

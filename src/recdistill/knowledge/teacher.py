@@ -221,6 +221,18 @@ class TeacherKnowledge:
         found, place = cut(stored, depth), rows.to(stored.ids.device)
         return Lists(found.ids[place].long().to(rows.device), found.scores[place].to(rows.device))
 
+    def num_undecided(self) -> int:
+        """Users to whom the teacher gives one score throughout: in its stored lists, or by vectors that are 0."""
+        stored, vectors = self.lists.get("top_items"), self.score_vectors()
+        if stored is not None:
+            shown = torch.isfinite(stored.scores)
+            low = stored.scores.masked_fill(~shown, torch.inf).amin(dim=1)
+            high = stored.scores.masked_fill(~shown, -torch.inf).amax(dim=1)
+            return int(((low == high) & (shown.sum(dim=1) > 1)).sum())
+        if vectors is None or vectors.item_bias is not None:
+            return 0
+        return int((vectors.users == 0).all(dim=1).sum())
+
     def list_depth(self, kind: str) -> int | None:
         """How deep lists of a kind can be read; None for as deep as one likes."""
         return None if self.can_score or kind not in self.lists else self.lists[kind].ids.shape[1]

@@ -70,6 +70,11 @@ def distill(
     check_student(type(student))
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
     progress = progress or Silent()
+    if undecided := teacher.num_undecided():
+        progress.note(
+            f"the teacher scores all items alike for {undecided:,} of {teacher.num_users:,} users:"
+            " their lists are in the order of the ids"
+        )
     distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
     inputs, teacher_hash = lineage_of(teacher)
     return fit(
