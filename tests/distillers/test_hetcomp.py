@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,10 +273,14 @@ def test_the_gate_of_the_released_code_opens_for_all_where_ours_does_not() -> No
 def test_the_fine_loss_begins_when_all_pointers_are_final() -> None:
     run = Run(HetComp(**SMALL, refresh=1, patience=1))
     fine: list[bool] = []
+    pending = [run.method.pending()]
     for epoch in range(1, 6):
         run.epochs(epoch)
         fine.append(bool(run.method.get_buffer("fine")))
+        pending.append(run.method.pending())
     assert fine == [False, False, False, True, True]
+    assert [bool(text) for text in pending] == [True, True, True, True, False, False]
+    assert re.search(r"final states \(teacher 0: 1\.\d of 3, teacher 2: 1\.\d of 4\)$", pending[0])
     assert torch.equal(run.pointers, torch.tensor([[2, 0, 3]]).expand(30, -1))
     final = HetComp(**SMALL, construction="final")
     at_once = Run(final)
@@ -283,12 +288,14 @@ def test_the_fine_loss_begins_when_all_pointers_are_final() -> None:
     assert torch.equal(at_once.method.get_buffer("targets"), run.method.get_buffer("targets"))
     later = Run(HetComp(**SMALL, construction="final", overall_epochs=3))
     states: list[bool] = []
+    assert later.method.pending() == "the loss of the order has not begun"
     for epoch in range(5):
         later.epochs(epoch)
         states.append(bool(later.method.get_buffer("fine")))
     assert states == [False, False, False, True, True]
     never = Run(HetComp(**SMALL, construction="final", transfer="overall"))
     assert not bool(never.method.get_buffer("fine"))
+    assert not never.method.pending()
 
 
 def test_without_dynamic_construction_the_targets_never_change() -> None:

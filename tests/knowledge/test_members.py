@@ -73,6 +73,8 @@ def test_a_repeated_state_counts_once() -> None:
 def test_a_trajectory_out_of_order_is_refused() -> None:
     with pytest.raises(ArtifactError, match="out of order: the final lists are those of epoch 5"):
         ending_at({5: A, 9: B}, A, 0, Path("store"))
+    with pytest.raises(ArtifactError, match="out of order: the lists of epoch 9 are those of epoch 5"):
+        ending_at({5: A, 7: B, 9: A}, C, 0, Path("store"))
 
 
 def test_two_states_of_one_epoch_and_other_users_are_refused(tmp_path: Path) -> None:
@@ -82,7 +84,16 @@ def test_two_states_of_one_epoch_and_other_users_are_refused(tmp_path: Path) -> 
     save_arrays(tmp_path / "epoch-007.safetensors", {"ids": A})
     with pytest.raises(ArtifactError, match="two states of epoch 7"):
         read_states(tmp_path, 2, 5)
-    save_arrays(tmp_path / "epoch-x.safetensors", {"ids": A})
+
+
+@pytest.mark.parametrize("name", ["epoch-x", "first"])
+def test_states_are_named_by_their_epoch(name: str, tmp_path: Path) -> None:
+    save_arrays(tmp_path / "epoch-1.safetensors", {"ids": A})
+    save_arrays(
+        tmp_path / "observed_scores.safetensors", {"scores": A.float()}
+    )  # which lies beside a member's states
+    assert list(read_states(tmp_path, 2, 5)) == [1]
+    save_arrays(tmp_path / f"{name}.safetensors", {"ids": A})
     with pytest.raises(ArtifactError, match="expected a name such as"):
         read_states(tmp_path, 2, 5)
 

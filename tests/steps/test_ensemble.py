@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,11 +225,19 @@ def test_methods_that_read_lists_learn_from_it_and_others_say_why_not(line: Path
     with pytest.raises(MissingKnowledgeError, match="de reads embeddings, and this ensemble has none"):
         rd.distill(data, tmp_path / "all", "bpr", "de", tmp_path / "de", training=FAST)
     with pytest.raises(
-        MissingKnowledgeError, match=r"to depth 20;.* recdistill ensemble KNOWLEDGE... --depth 60"
+        MissingKnowledgeError,
+        match=r"to depth 20;.* ensemble KNOWLEDGE... --depth 60 .*, of stores whose lists",
     ):
         rd.distill(
             data, tmp_path / "all", "bpr", {"method": "rrd", "depth": 60}, tmp_path / "rrd2", training=FAST
         )
+
+
+def test_an_ensemble_that_lost_its_teachers_lists_is_refused(line: Path, tmp_path: Path) -> None:
+    rd.ensemble(stores(line), tmp_path / "all", data=line / "data")
+    shutil.rmtree(tmp_path / "all" / "members")
+    with pytest.raises(ArtifactError, match=r"has no lists of the teacher .*; make the ensemble again"):
+        rd.distill(line / "data", tmp_path / "all", "bpr", "hetcomp", tmp_path / "student", training=FAST)
 
 
 def test_the_default_method_goes_as_far_as_the_knowledge(line: Path, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from line_cases import Notes
 from recdistill.data.interactions import Interactions
-from recdistill.distillers.base import Objective
+from recdistill.distillers.base import Context, Distiller, Objective
 from recdistill.distillers.de import DE
 from recdistill.distillers.rrd import RRD
-from recdistill.errors import DataError, RecdistillError
+from recdistill.errors import DataError, OptionError, RecdistillError
+from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.teacher import live
 from recdistill.models.base import Batch, Recommender, State
 from recdistill.models.bpr import BPR
@@ -79,6 +81,50 @@ def test_the_best_state_is_kept_and_patience_stops() -> None:
     assert (result.best_epoch, result.best_metric, result.stopped_early) == (2, 0.5, True)
     assert len(result.history) == 5
     assert torch.equal(model.user_table, seen[1])
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.25), (0.25, 0.25, 1.0)])
+def test_shares_of_a_trajectory_ascend(shares: tuple[float, ...]) -> None:
+    with pytest.raises(OptionError, match=r"trajectory.*ascending order, each once"):
+        options(trajectory=shares)
+
+
+class Scheduled(Distiller):
+    """Has a schedule of so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.weight = 1.0
+        self.register_buffer("left", torch.tensor(epochs))
+
+    def start_epoch(self, epoch: int, context: Context) -> None:
+        self.get_buffer("left").sub_(1)
+
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> torch.Tensor:
+        return student.scores(batch.users).square().mean() * 0.0
+
+    def pending(self) -> str:
+        return "more to come" if self.get_buffer("left") > 0 else ""
+
+
+@pytest.mark.parametrize(("schedule", "num_epochs", "told"), [(1, 5, 0), (4, 6, 0), (30, 20, 1)])
+def test_patience_counts_from_the_end_of_a_methods_schedule(
+    schedule: int, num_epochs: int, told: int
+) -> None:
+    """The metric falls from the second epoch on, and patience is 3."""
+    values = iter([0.1, 0.5, *(0.4 - place / 100 for place in range(30))])
+    shown = Notes()
+    knowledge = live(built(BPR(dim=6), pairs(), seed=8), pairs())
+    result = train(
+        BPR(dim=3),
+        Objective([Scheduled(schedule)], knowledge),
+        pairs(),
+        options(epochs=20),
+        lambda model: next(values),
+        progress=shown,
+    )
+    assert (len(result.history), result.best_epoch) == (num_epochs, 2)
+    assert shown.notes == ["test-loop: training ended before its schedule: more to come"] * told
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sparse-adam", "rowwise-adagrad"])

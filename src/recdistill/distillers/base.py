@@ -132,6 +132,13 @@ class Distiller(nn.Module):
         """
         return {}
 
+    def pending(self) -> str:
+        """What of the method's schedule is still to come, in words; empty when nothing is.
+
+        Training does not run out of patience before; what is left at its end is said. Read from buffers, as facts are.
+        """
+        return ""
+
 
 def list_scores(state: State, users: Tensor, items: Tensor) -> Tensor:
     """Scores for list-wise losses: those of ``items`` (b, n) times the model's ``score_scale``.
@@ -248,6 +255,11 @@ class Objective(nn.Module):
         """The facts of those methods that have any, by term name."""
         found = {name: method.facts() for name, method in self.methods()}
         return {name: facts for name, facts in found.items() if facts}
+
+    def pending(self) -> dict[str, str]:
+        """What is still to come of those methods that have a schedule, by term name."""
+        found = {name: method.pending() for name, method in self.methods()}
+        return {name: text for name, text in found.items() if text}
 
 
 def term_names(names: Sequence[str]) -> list[str]:

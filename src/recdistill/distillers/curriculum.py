@@ -142,6 +142,17 @@ class Curriculum(nn.Module):
         means = self.get_buffer("pointers").double().mean(dim=0).mul(100).round()
         return bool(means.sum() >= 100 * sum(self.last_places))
 
+    def where(self) -> str:
+        """How far the pointers are, in words."""
+        means = self.get_buffer("pointers").double().mean(dim=0)
+        pairs = zip(
+            term_names([member.name for member in self.members]), means, self.last_places, strict=True
+        )
+        shown = ", ".join(
+            f"{name}: {1 + float(mean):.1f} of {1 + last}" for name, mean, last in pairs if last
+        )
+        return f"not all users have reached the teachers' final states ({shown})"
+
     def move(self, epoch: int, student: Tensor) -> bool:
         """Compare the student's lists with each teacher's next ones; whether any pointer has moved.
 

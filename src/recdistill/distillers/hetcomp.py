@@ -210,6 +210,13 @@ class HetComp(Distiller):
         """Which loss it is, and where the curriculum is."""
         return {"fine": float(self.get_buffer("fine")), **self.curriculum.facts()}
 
+    def pending(self) -> str:
+        """The final states, and the loss of the order that waits for them."""
+        if not self.curriculum.is_over():
+            return self.curriculum.where()
+        waits = self.transfer == "adaptive" and not bool(self.get_buffer("fine"))
+        return "the loss of the order has not begun" if waits else ""
+
 
 def overall_loss(scores: Tensor, present: Tensor, below: Tensor) -> Tensor:
     """Σ_k [ log(exp(s_k) + exp(Z)) − s_k ] of each user's list as a set.

@@ -48,7 +48,7 @@ def stored_members(
     if manifest is not None and manifest.kind != "knowledge":
         path = None  # a model's trajectory holds weights
     told: list[dict[str, Any]] = [] if manifest is None else manifest.summary.get(MEMBERS, [])
-    if path is not None and told and (path / MEMBERS).is_dir():
+    if path is not None and told:
         found = [
             _member(entry, path / MEMBERS / str(place), final.shape[0], depth)
             for place, entry in enumerate(told)
@@ -81,7 +81,9 @@ def read_states(
         ArtifactError: two files of one epoch, or lists of other users.
     """
     found: dict[int, Tensor] = {}
-    for file in folder.glob("epoch-*.safetensors"):
+    for file in folder.glob("*.safetensors"):
+        if file.name == OBSERVED:
+            continue
         named = _STATE.fullmatch(file.stem)
         if named is None:
             raise ArtifactError(
@@ -109,12 +111,19 @@ def ending_at(states: dict[int, Tensor], final: Tensor, epoch: int, path: Path |
         path: of the store, for errors.
 
     Raises:
-        ArtifactError: ``final`` is one of the earlier states, so that their order cannot be right.
+        ArtifactError: ``final`` or another state is one of the earlier ones, so that their order cannot be right.
     """
     kept: dict[int, Tensor] = {}
     for number, ids in states.items():
-        if not kept or not _same(ids, next(reversed(kept.values()))):
+        same = [epoch for epoch, earlier in kept.items() if _same(ids, earlier)]
+        if not same:
             kept[number] = ids
+        elif same[-1] != max(kept):
+            raise ArtifactError(
+                f"the trajectory at {path} is out of order: the lists of epoch {number} are those of epoch {same[-1]},"
+                f" and others are between",
+                "the states must be numbered from early to final",
+            )
     equal = [number for number, ids in kept.items() if _same(ids, final)]
     if not equal:
         last = max(kept, default=-1)

@@ -144,7 +144,7 @@ class TeacherKnowledge:
         raise error or MissingKnowledgeError(
             f"{method} reads {', '.join(missing)};"
             f" the knowledge holds {', '.join(sorted(self.kinds)) or 'nothing'}",
-            f"make it with: {self._command(missing)}",
+            self._advice(missing),
         )
 
     def restrict(self, kinds: frozenset[str]) -> Knowledge:
@@ -162,14 +162,18 @@ class TeacherKnowledge:
         name = dict(of.get("model") or {}).get("name")
         return config.find("models", name) if name in config.names("models") else None
 
-    def _command(self, kinds: list[str], depth: int | None = None) -> str:
+    def _advice(self, kinds: list[str], depth: int | None = None) -> str:
+        """How to come by the kinds, or by lists of that depth."""
         wanted = sorted({"embeddings" if kind == "scores" else kind for kind in kinds})
         deep = "" if depth is None else f" --depth {depth}"
         if self._is_ensemble:
-            return f"recdistill ensemble KNOWLEDGE...{deep} --out {self.path} --force"
+            command = f"recdistill ensemble KNOWLEDGE...{deep} --out {self.path} --force"
+            return f"make it with: {command}" + (", of stores whose lists are as deep" if deep else "")
+        if self.elsewhere is not None:
+            return f"another program made {self.path}: write them there, as docs/knowledge.md says"
         return (
-            f"recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep} --out {self.path or 'KNOWLEDGE'}"
-            " (what the store holds already is kept)"
+            f"make it with: recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep}"
+            f" --out {self.path or 'KNOWLEDGE'} (what the store holds already is kept)"
             + (f"; {_UNSCORED}" if "scores" in kinds and self._model() is None else "")
         )
 
@@ -177,7 +181,7 @@ class TeacherKnowledge:
         if self.frozen is None or kind not in self.frozen.kinds:
             raise MissingKnowledgeError(
                 f"the knowledge has no {kind}; it holds {', '.join(sorted(self.kinds))}",
-                f"make it with: {self._command([kind])}",
+                self._advice([kind]),
             )
         return self.frozen
 
@@ -215,8 +219,8 @@ class TeacherKnowledge:
             size = size_text(8 * depth * stored.ids.shape[0])
             raise MissingKnowledgeError(
                 f"{kind} to depth {depth} are read; the knowledge holds them to depth {have}",
-                f"set the method's depth to {have} or less, or make them ({size} of lists) with:"
-                f" {self._command([kind], depth)}",
+                f"set the method's depth to {have} or less, or make deeper ones ({size} of lists);"
+                f" {self._advice([kind], depth)}",
             )
         found, place = cut(stored, depth), rows.to(stored.ids.device)
         return Lists(found.ids[place].long().to(rows.device), found.scores[place].to(rows.device))

@@ -191,6 +191,8 @@ class _Run:
                 if self.validate is not None and self.position.since_best >= options.patience:
                     self.result.stopped_early = True
                     break
+        for name, text in self.objective.pending().items():
+            self.progress.note(f"{name}: training ended before its schedule: {text}")
         if self.best:
             self.model.load_state_dict(self.best)
         if self.trajectory is not None:
@@ -340,7 +342,7 @@ class _Run:
             self.position.since_best = 0
             if self.validate is not None:
                 self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        elif metric is not None:
+        elif metric is not None and not self.objective.pending():
             self.position.since_best += 1
 
     def _record(

@@ -22,6 +22,12 @@ def _metric(text: str) -> str:
     raise ValueError(f"expected {', '.join(_METRICS)} with @k, such as ndcg@10{meant}")
 
 
+def _ascending(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if list(shares) != sorted(set(shares)):
+        raise ValueError("expected shares in ascending order, each once, such as [0.25, 0.5, 1.0]")
+    return shares
+
+
 class TrainingOptions:
     """How to train.
 
@@ -36,13 +42,15 @@ class TrainingOptions:
         optimiser: ``adam`` moves every row at each step as the papers do; ``sparse-adam`` and
             ``rowwise-adagrad`` read and write only the rows that a step touches, for large tables.
         epsilon: Adam's, above 0 (papers: 1e-8 on a summed loss, so 1e-8 / B here).
-        patience: validations without a better metric before the run stops, at least 1 (papers: 20).
+        patience: validations without a better metric before the run stops, at least 1 (papers: 20). They count from
+            the end of a method's schedule (HetComp's teachers at their final states).
         validate_every: epochs between validations, at least 1.
         validate_metric: what is validated, ``name@k``.
         validate_negatives: rank each valid row among so many unobserved items of its user, at least 1, for runs
             that are judged by sampled candidates; full ranking without it.
         precision: ``bf16`` runs matrix products in bfloat16 under autocast.
-        trajectory: shares of the best epoch whose states are kept, in (0, 1], e.g. ``(.25, .5, .75, 1)``.
+        trajectory: shares of the best epoch whose states are kept, in (0, 1], ascending, e.g.
+            ``(.25, .5, .75, 1)``.
         checkpoint_seconds: least time between two checkpoints, at least 0.
     """
 
@@ -61,7 +69,9 @@ class TrainingOptions:
         validate_metric: Annotated[str, AfterValidator(_metric)] = "ndcg@10",
         validate_negatives: Annotated[int, Field(ge=1)] | None = None,
         precision: Literal["float32", "bf16"] = "float32",
-        trajectory: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (),
+        trajectory: Annotated[
+            tuple[Annotated[float, Field(gt=0, le=1)], ...], AfterValidator(_ascending)
+        ] = (),
         checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0,
     ) -> None:
         self.epochs = epochs
