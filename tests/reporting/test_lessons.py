@@ -48,6 +48,11 @@ def test_pointers_discrepancies_and_the_loss_are_drawn() -> None:
     assert "mean pointers at the end bpr 3.00, knn 0.00; the fine loss begins at epoch 21" in str(chart.svg)
 
 
+def test_pointers_that_never_move_are_not_called_easy_to_hard() -> None:
+    (chart,) = lesson_charts("lessons", [course(run(5, 1))])
+    assert chart.title == "Distance from the final states: student"
+
+
 def test_the_table_has_the_refreshes() -> None:
     (chart,) = lesson_charts("lessons", [course(run(40, 21), best=12)])
     assert chart.title == "From easy to hard: student"

@@ -233,6 +233,16 @@ def test_methods_that_read_lists_learn_from_it_and_others_say_why_not(line: Path
         )
 
 
+def test_states_with_shorter_lists_are_told(line: Path, tmp_path: Path) -> None:
+    shutil.copytree(line / "knowledge-bpr", tmp_path / "bpr")
+    for path in (tmp_path / "bpr" / "trajectory").iterdir():
+        save_arrays(path, {"ids": load_arrays(path)["ids"][:, :6].clone()})
+    said = Said()
+    rd.ensemble([tmp_path / "bpr", *stores(line, "cml")], tmp_path / "all", progress=said, data=line / "data")
+    assert "bpr has states whose lists are 6 deep" in said.text
+    assert "cml has states" not in said.text
+
+
 def test_an_ensemble_that_lost_its_teachers_lists_is_refused(line: Path, tmp_path: Path) -> None:
     rd.ensemble(stores(line), tmp_path / "all", data=line / "data")
     shutil.rmtree(tmp_path / "all" / "members")

@@ -54,7 +54,7 @@ class _Lesson:
 
 
 def lesson_charts(slug: str, courses: Sequence[Course]) -> list[Chart]:
-    """A chart for each method that moved through its teachers' states, of models trained for two epochs or more."""
+    """A chart for each method that learns from its teachers' states, of models trained for two epochs or more."""
     charts: list[Chart] = []
     for course in courses:
         methods = dict.fromkeys(
@@ -106,7 +106,8 @@ def _lesson(runs: Sequence[Sequence[Epoch]], method: str) -> _Lesson:
 def _chart(slug: str, name: str, course: Course, lesson: _Lesson) -> Chart:
     phases = _phases(lesson)
     ends = ", ".join(f"{teacher} {line[max(line)]:.2f}" for teacher, line in lesson.pointers.items())
-    title = f"From easy to hard: {name}"
+    moved = any(len(set(line.values())) > 1 for line in lesson.pointers.values())
+    title = f"{'From easy to hard' if moved else 'Distance from the final states'}: {name}"
     told = f"{title}; mean pointers at the end {ends}; {phases}"
     svg = draw(slug, f"{told}.", _SIZE, lambda figure: _paint(figure, lesson))
     notes = [f"{phases[:1].upper()}{phases[1:]}."]

@@ -251,6 +251,8 @@ def _say(members: Sequence[Member], options: dict[str, Any], data: Data, shown: 
     if options["consistency"] and all(len(member.states) == 1 for member in members):
         shown.note("consistency changes nothing: no teacher has more than one state")
     for member in members:
+        if (have := member.states[-1].shape[1]) < depth:
+            shown.note(f"{member.name} has states whose lists are {have} deep: no more of its ranks count")
         without = int(((member.states[-1] < 0).all(1) & (data.train.user_counts < data.num_items)).sum())
         if without:
             shown.note(
