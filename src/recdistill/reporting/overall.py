@@ -280,6 +280,10 @@ def _grid(found: Json, comparison: Json) -> Grid:
     how = f"{found['how']}; Holm-corrected over a column's pairs, 5 %"
     remarks = [f"Letters: rows that share one do not differ significantly ({how})."]
     remarks += [f"{rule[:1].upper()}{rule[1:]}." for rule in _gap_rule(found, comparison)]
+    if any(metric.startswith("overlap@") for metric in metrics):
+        remarks.append(
+            "Overlap is with the teacher that a model learnt from; of one that learnt from none, with the others'."
+        )
     return Grid("All rows", columns, rows, notes.reasons, remarks)
 
 
