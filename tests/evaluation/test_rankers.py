@@ -96,7 +96,10 @@ def test_a_model_is_ranked_in_eval_mode_without_gradient() -> None:
 def test_lists_that_end_although_there_is_more_are_too_short() -> None:
     train = pairs([0], num_items=5)  # the user has 4 unobserved items
     short = ListRanker("mine", torch.tensor([[1, 2, -1, -1, -1]]), train, "ensemble")
-    with pytest.raises(OptionError, match=r"too short for the top 3 of 1 users; ensemble with --depth 3"):
+    with pytest.raises(
+        OptionError,
+        match=r"too short for the top 3 of 1 users; ensemble with --depth 3 \(of stores as deep\)",
+    ):
         short.check(torch.tensor([0]), 3, train)
     short.check(torch.tensor([0]), 2, train)
     whole = ListRanker("mine", torch.tensor([[1, 2, 4, 3, -1]]), train)

@@ -514,7 +514,10 @@ def test_an_ensemble_of_stores_made_by_hand_has_no_size(
 
 def test_a_cut_off_beyond_the_lists_names_the_depth_that_would_do(line: Path, tmp_path: Path) -> None:
     rd.ensemble(stores(line), tmp_path / "ensemble", data=line / "data", depth=10)
-    with pytest.raises(OptionError, match=r"too short for the top 12 of 60 users; ensemble with --depth 13"):
+    with pytest.raises(
+        OptionError,
+        match=r"too short for the top 12 of 60 users; ensemble with --depth 13 \(of stores as deep\)",
+    ):
         rd.evaluate(line / "data", tmp_path / "ensemble", tmp_path / "evaluation", k=(12,))
     rd.ensemble(stores(line), tmp_path / "deeper", data=line / "data", depth=13)
     rd.evaluate(line / "data", tmp_path / "deeper", tmp_path / "evaluation", k=(12,))

@@ -131,10 +131,11 @@ class ListRanker:
                 short_users += int(short.sum())
                 enough = max(enough, int((length + k - left + unmet)[short].max()))
         if short_users:
+            of = " (of stores as deep)" if self._maker == "ensemble" else ""
             raise OptionError(
                 f"the lists of {self._name} have depth {depth}: after masking, too short for the top {k} of "
                 f"{short_users} users",
-                f"{self._maker} with --depth {min(enough, self._removed.num_items)}, or lower the largest k",
+                f"{self._maker} with --depth {min(enough, self._removed.num_items)}{of}, or lower the largest k",
             )
 
     def _kept(self, users: Tensor, masked: Interactions | None) -> tuple[Tensor, Tensor]:

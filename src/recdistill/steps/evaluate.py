@@ -222,7 +222,10 @@ def _run(
     references = {member.name: reference_of(member, lineage.teachers) for member in members}
     teaching = {reference.name for reference in references.values() if reference is not None}
     done: dict[str, Evaluated] = {}
-    for member in _references_first(members, references):
+    stores_first = sorted(
+        members, key=lambda member: member.manifest.kind == "model"
+    )  # too short a list fails at once
+    for member in _references_first(stores_first, references):
         reference = references[member.name]
         with shown.stage(f"evaluate {member.name}", len(task.users), "users") as stage:
             model, ranker = _open(member, data, task, negatives is not None, device, shown)
