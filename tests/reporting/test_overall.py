@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recdistill.reporting.overall import overall
+from recdistill.reporting.overall import comparison_lines, overall
 
 VALUES = {"teacher": 0.1227, "alone": 0.107, "rrd": 0.0993, "de": 0.0892}
 ROLES = {"teacher": "teacher", "alone": "trained alone", "alone-wide": "trained alone"}
@@ -97,3 +97,14 @@ def test_what_is_level_or_untested_or_has_no_row_alone_is_said_so() -> None:
     assert "below alone (0.1070), which was not tested." in headline(untested)
     none = comparison({name: mean for name, mean in VALUES.items() if name != "alone"})
     assert headline(none) == "The best of 2 distilled rows, rrd, reaches NDCG@10 0.0993."
+
+
+def test_tail_recall_is_shown_at_the_deepest_cut_off_asked_for() -> None:
+    found = comparison(VALUES)
+    full = found["evaluations"]["full"]
+    full["metrics"] = ["recall@50", "ndcg@10"]
+    for row in full["rows"].values():
+        row["metrics"] |= {f"tail_recall@{k}": {"mean": 0.01 * k, "spread": None} for k in (10, 50, 100)}
+    (table,) = comparison_lines(found)
+    assert "Tail recall@50" in table[0]
+    assert not {"Tail recall@10", "Tail recall@100"} & set(table[0])

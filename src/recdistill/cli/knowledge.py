@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from recdistill.cli.call import Call, numbers, takes
 from recdistill.cli.options import STEP, DataDir
+from recdistill.wording import counted
 
 
 @takes(*STEP)
@@ -75,5 +76,8 @@ def ensemble(
     told = ", ".join(member["name"] for member in found["members"])
     call.finish(
         found,
-        [f"{len(found['members'])} teachers: {told}", f"depth {found['depth']}, {found['bytes']:,} bytes"],
+        [
+            f"{counted(len(found['members']), 'teacher')}: {told}",
+            f"depth {found['depth']}, {found['bytes']:,} bytes",
+        ],
     )

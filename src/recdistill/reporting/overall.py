@@ -182,11 +182,11 @@ def letters_of(found: Json, metric: str) -> dict[str, str]:
 
 
 def _metrics(found: Json) -> list[str]:
-    """The columns: those asked for, tail recall, popularity lift and overlap with the teacher."""
+    """The columns: those asked for, tail recall at the deepest of their cut-offs, popularity lift, overlap."""
     known = list(dict.fromkeys(name for row in found["rows"].values() for name in row["metrics"]))
     tails = [name for name in known if name.startswith("tail_recall@")]
     overlaps = [name for name in known if name.startswith("overlap@")]
-    tail = f"tail_recall@{found['metrics'][-1].partition('@')[2]}"
+    tail = f"tail_recall@{max((metric.partition('@')[2] for metric in found['metrics']), key=lambda k: int(k or 0))}"
     extra = [*([tail] if tail in tails else tails[-1:]), "popularity_lift"]
     extra += ["overlap@10"] if "overlap@10" in overlaps else overlaps[-1:]
     return [name for name in dict.fromkeys([*found["metrics"], *extra]) if name in known]
