@@ -145,8 +145,7 @@ def measure(data_path: Path, case: dict[str, object]) -> dict[str, float]:
         teacher.build(pairs, torch.Generator().manual_seed(1))
         knowledge = live(teacher, pairs)
         if case["teachers"] != 1:
-            members = perturbed(knowledge, int(str(case["teachers"])), num_states=4)
-            knowledge.members = lambda depth: members  # type: ignore[method-assign]
+            knowledge = several(knowledge, perturbed(knowledge, int(str(case["teachers"])), num_states=4))
         objective = Objective(make_methods(tables), knowledge)
     training = case["training"]
     assert isinstance(training, dict)
@@ -160,6 +159,17 @@ def measure(data_path: Path, case: dict[str, object]) -> dict[str, float]:
         "seconds": statistic(record["seconds"] for record in result.history[1:]),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
+
+
+def several(knowledge: TeacherKnowledge, found: tuple[Member, ...]) -> TeacherKnowledge:
+    """The knowledge with ``found`` as the teachers behind it."""
+    from recdistill.knowledge.teacher import TeacherKnowledge
+
+    class Several(TeacherKnowledge):
+        def members(self, depth: int = 0) -> tuple[Member, ...]:
+            return found
+
+    return Several(knowledge.train, knowledge.frozen)
 
 
 def perturbed(knowledge: TeacherKnowledge, num_teachers: int, num_states: int) -> tuple[Member, ...]:

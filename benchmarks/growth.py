@@ -22,6 +22,8 @@ import sys
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from epochs import several
+
 if TYPE_CHECKING:
     from recdistill.knowledge.base import Member
     from recdistill.knowledge.teacher import TeacherKnowledge
@@ -94,8 +96,7 @@ def measure(name: str, users: int, items: int, rows: int) -> dict[str, float]:
     table = {"method": name, **OPTIONS.get(name, {})}
     knowledge = live(teacher, pairs)
     if name == "hetcomp":
-        found = members(knowledge, num_teachers=6, num_states=4)
-        knowledge.members = lambda depth: found  # type: ignore[method-assign]
+        knowledge = several(knowledge, members(knowledge, num_teachers=6, num_states=4))
     objective = Timed(make_methods([table]), knowledge)
     objective.starts = []
     options = TrainingOptions(epochs=4, optimiser="sparse-adam", weight_decay=0.0)

@@ -59,6 +59,7 @@ def test_users_to_whom_all_items_are_alike_are_counted() -> None:
     scores[1] = 5.0
     scores[2] = torch.tensor([0.5, 0.5, low])
     scores[3] = torch.tensor([0.5, low, low])  # one item has no order
+    ids[scores == low] = -1
     assert TeacherKnowledge(pairs, None, {"top_items": Lists(ids, scores)}).num_undecided() == 2
 
     tables = torch.ones(pairs.num_users, 2), torch.ones(pairs.num_items, 2)

@@ -171,6 +171,13 @@ def test_a_cell_of_none_is_not_what_is_built(
     assert not student.architecture.empty
 
 
+def test_variants_without_a_transport_to_leave_out(root: Path, tmp_path: Path) -> None:
+    students = ablations(
+        root / "data", root / "bpr", tmp_path, methods="rce-kd", model=MODEL, options=SEARCH, training=FAST
+    )
+    assert tuple(students) == tuple(name for name in VARIANTS if name != "no-emd")
+
+
 def test_options_reach_the_student(root: Path, tmp_path: Path) -> None:
     options = {
         **SEARCH,

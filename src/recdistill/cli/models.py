@@ -133,7 +133,6 @@ def search(
     from recdistill.models.cellnet import CellNet
     from recdistill.searching.options import SearchOptions
     from recdistill.steps.distill import method_tables
-    from recdistill.steps.search import VARIANTS
     from recdistill.steps.search import ablations as run_ablations
     from recdistill.steps.search import search as run_search
     from recdistill.training.options import TrainingOptions
@@ -155,8 +154,8 @@ def search(
         **call.options("seed", "device", "resume"),
     }
     if ablations:
-        run_ablations(data, teacher, call.out, **options)
-        summaries = {name: read_manifest(call.out / name).summary for name in VARIANTS}
+        made = run_ablations(data, teacher, call.out, **options)
+        summaries = {name: read_manifest(call.out / name).summary for name in made}
         lines = [f"{name}: {_search_lines(summary)[0]}" for name, summary in summaries.items()]
         call.finish(summaries, lines)
         return

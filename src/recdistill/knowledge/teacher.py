@@ -229,10 +229,8 @@ class TeacherKnowledge:
         """Users to whom the teacher gives one score throughout: in its stored lists, or by vectors that are 0."""
         stored, vectors = self.lists.get("top_items"), self.score_vectors()
         if stored is not None:
-            shown = torch.isfinite(stored.scores)
-            low = stored.scores.masked_fill(~shown, torch.inf).amin(dim=1)
-            high = stored.scores.masked_fill(~shown, -torch.inf).amax(dim=1)
-            return int(((low == high) & (shown.sum(dim=1) > 1)).sum())
+            last = stored.scores.gather(1, (stored.lengths - 1).clamp(min=0)[:, None])[:, 0]
+            return int(((stored.scores[:, 0] == last) & (stored.lengths > 1)).sum())
         if vectors is None or vectors.item_bias is not None:
             return 0
         return int((vectors.users == 0).all(dim=1).sum())

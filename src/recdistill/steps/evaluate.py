@@ -222,9 +222,8 @@ def _run(
     references = {member.name: reference_of(member, lineage.teachers) for member in members}
     teaching = {reference.name for reference in references.values() if reference is not None}
     done: dict[str, Evaluated] = {}
-    stores_first = sorted(
-        members, key=lambda member: member.manifest.kind == "model"
-    )  # too short a list fails at once
+    # lists that are too short are found before the models are ranked
+    stores_first = sorted(members, key=lambda member: member.manifest.kind == "model")
     for member in _references_first(stores_first, references):
         reference = references[member.name]
         with shown.stage(f"evaluate {member.name}", len(task.users), "users") as stage:

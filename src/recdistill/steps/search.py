@@ -117,9 +117,15 @@ def ablations(
         options: those of :func:`search`, but for its variant.
 
     Returns:
-        The students by variant.
+        The students by variant; ``no-emd`` is one where ``adarec`` is among the methods.
     """
-    return {name: search(data, teacher, Path(out) / name, variant=name, **options) for name in VARIANTS}
+    has_transport = _has_transport(make_methods(options.get("methods", "adarec")))
+    chosen: list[Variant] = [name for name in VARIANTS if name != "no-emd" or has_transport]
+    return {name: search(data, teacher, Path(out) / name, variant=name, **options) for name in chosen}
+
+
+def _has_transport(methods: Sequence[Distiller]) -> bool:
+    return any(isinstance(method, AdaRec) for method in methods)
 
 
 class _Search:
@@ -169,7 +175,7 @@ class _Search:
                 f"{names} learns what each item of a history becomes, and this teacher reads no histories in order",
                 "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec",
             )
-        if variant == "no-emd" and not any(isinstance(one, AdaRec) for one in made):
+        if variant == "no-emd" and not _has_transport(made):
             raise OptionError(
                 "no-emd is the search without adarec's transport, and adarec is not among the methods",
                 "add --method adarec, or choose another variant",
