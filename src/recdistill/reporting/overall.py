@@ -113,12 +113,15 @@ def _text_table(found: Json, comparison: Json) -> list[list[str]]:
         if gap:
             share = row["gap_closed"].get(gap, {})
             cells.append(_share(share))
-        cost = comparison["costs"][name]
-        cells.append(f"{cost['seconds_per_epoch']['mean']:.3f}")
-        cells.append(f"{cost['epochs']['mean']:,.0f}")
-        cells += [f"{cost[key]['mean']:,.1f}" for key in ("seconds", "validation_seconds")]
-        table.append([name, *cells])
+        table.append([name, *cells, *_cost_text(comparison["costs"].get(name))])
     return table
+
+
+def _cost_text(cost: Json | None) -> list[str]:
+    if cost is None:  # not trained here
+        return ["–"] * 4
+    cells = [f"{cost['seconds_per_epoch']['mean']:.3f}", f"{cost['epochs']['mean']:,.0f}"]
+    return [*cells, *(f"{cost[key]['mean']:,.1f}" for key in ("seconds", "validation_seconds"))]
 
 
 def footing(comparison: Json) -> list[str]:
@@ -312,15 +315,20 @@ def _gap_cell(entry: Json | None, notes: Notes) -> Cell:
 def _cost_grid(comparison: Json) -> Grid:
     found: Json = next(iter(comparison["evaluations"].values()))
     columns = ("Seconds an epoch", "Epochs", "Best epoch", "Training", "Validation", "Parameters")
+    notes = Notes()
     rows: list[Row] = []
     for name in ranked(found, comparison["roles"]):
-        cost = comparison["costs"][name]
-        cells = [Cell(f"{cost['seconds_per_epoch']['mean']:.3f}")]
-        cells += [Cell(f"{cost[key]['mean']:,.0f}") for key in ("epochs", "best_epoch")]
-        cells += [Cell(numbers.seconds(cost[key]["mean"])) for key in ("seconds", "validation_seconds")]
-        cells.append(Cell(numbers.count(cost["parameters"]["mean"])))
+        cost = comparison["costs"].get(name)
+        if cost is None:
+            untrained = Missing("it was not trained here, or a teacher of it was not")
+            cells = [notes.cell(untrained)] * len(columns)
+        else:
+            cells = [Cell(f"{cost['seconds_per_epoch']['mean']:.3f}")]
+            cells += [Cell(f"{cost[key]['mean']:,.0f}") for key in ("epochs", "best_epoch")]
+            cells += [Cell(numbers.seconds(cost[key]["mean"])) for key in ("seconds", "validation_seconds")]
+            cells.append(Cell(numbers.count(cost["parameters"]["mean"])))
         rows.append(Row(name, comparison["roles"].get(name, ""), "", cells))
     remarks = ["Means over the runs of a row; an epoch's seconds leave out validation."]
     if "ensemble" in comparison["roles"].values():
         remarks.append("An ensemble took what its teachers took together, epochs and parameters included.")
-    return Grid("What training took", columns, rows, (), remarks)
+    return Grid("What training took", columns, rows, notes.reasons, remarks)

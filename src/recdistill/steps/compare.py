@@ -16,16 +16,17 @@ from recdistill.artifacts import hash_files, read_json, read_manifest, read_tabl
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.across import SplitResult, combine
-from recdistill.knowledge.teacher import TeacherKnowledge
+from recdistill.evaluation.lineage import unique_names
+from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
 from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, plan
 from recdistill.steps.distill import distill, make_methods
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import evaluate
+from recdistill.steps.evaluate import check_store, evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.report import report
-from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
+from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree, store_at
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -149,6 +150,9 @@ class _Comparison:
                     "this way of splitting draws nothing: leave one split seed",
                 )
         split = _Split(number, folder, data, {})
+        for teacher in self.plan.teachers:
+            for chosen in self.plan.evaluations.values() if teacher.store else ():
+                check_store(data, _store(split, teacher), chosen)
         knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
         knowledge |= {chosen.name: self._ensemble(split, chosen) for chosen in self.plan.ensembles}
         for row in self.plan.rows:  # before the first student is trained
@@ -162,6 +166,10 @@ class _Comparison:
         return replace(split, data=Data.load(data.path))  # what was read of this one is not needed any more
 
     def _teacher(self, split: _Split, teacher: Teacher) -> TeacherKnowledge:
+        if teacher.store:
+            store = _store(split, teacher)
+            split.models[teacher.directory] = [store]
+            return load_knowledge(store, split.data)
         path = split.folder / teacher.directory
         self.board.begin(split.seed, teacher.seed, teacher.directory, path)
         model = self._kept(
@@ -180,7 +188,7 @@ class _Comparison:
         )  # fmt: skip
 
     def _ensemble(self, split: _Split, chosen: Ensemble) -> TeacherKnowledge:
-        stores = {teacher.name: split.folder / teacher.knowledge for teacher in self.plan.teachers}
+        stores = {teacher.name: _store(split, teacher) for teacher in self.plan.teachers}
         path = split.folder / chosen.directory
         split.models[chosen.directory] = [path]
         return self._kept(
@@ -241,15 +249,16 @@ class _Comparison:
                 self.out / "comparison", kind="comparison", options=options, inputs=made, force=force
             ) as job:
                 if not job.reused:
-                    stores = {one.directory: one for one in self.plan.ensembles}
+                    trained = {*self._trained().values(), *(row.name for row in self.plan.rows)}
                     runs = [
-                        run for split in splits for name, paths in split.models.items() for run in
-                        (_describe(name, split.seed, path) for path in paths if name not in stores)
+                        run for split in splits for name, paths in split.models.items() if name in trained
+                        for run in (_describe(name, split.seed, path) for path in paths)
                     ]  # fmt: skip
                     costs = {name: _costs(name, runs) for name in dict.fromkeys(r["name"] for r in runs)}
-                    directories = {teacher.name: teacher.directory for teacher in self.plan.teachers}
-                    for name, one in stores.items():
-                        costs[name] = _sum([costs[directories[teacher]] for teacher in one.teachers])
+                    for one in self.plan.ensembles:
+                        if set(one.teachers) <= self._trained().keys():
+                            own = [costs[self._trained()[teacher]] for teacher in one.teachers]
+                            costs[one.directory] = _sum(own)
                     found: Json = {
                         "format": FORMAT,
                         "seeds": list(self.plan.seeds),
@@ -272,12 +281,14 @@ class _Comparison:
             folder, manifest = split.folder / _evaluation(name), split.data.manifest
             result = read_json(folder / "metrics.json")
             tested = int(manifest.summary[str(result["split"])])
+            paths = [path for several in split.models.values() for path in several]
+            names = dict(zip(paths, unique_names(paths), strict=True))
             each.append(
                 SplitResult(
                     seed=split.seed,
                     result=result,
                     per_user=read_table(folder / "per_user.parquet"),
-                    rows={row: [path.name for path in paths] for row, paths in split.models.items()},
+                    rows={row: [names[path] for path in paths] for row, paths in split.models.items()},
                     source={"options": manifest.options, "inputs": manifest.inputs},
                     test_ratio=tested / max(int(manifest.summary["train"]), 1),
                 )
@@ -288,6 +299,10 @@ class _Comparison:
         )
         pairs = {row: (of["teacher"], of["alone"]) for row, of in self._lineage().items()}
         return combine(each, shown, self.plan.seeds[0], pairs)
+
+    def _trained(self) -> dict[str, str]:
+        """The rows of the teachers that are trained here, by teacher."""
+        return {one.name: one.directory for one in self.plan.teachers if not one.store}
 
     def _lineage(self) -> dict[str, dict[str, str]]:
         """What each distilled row learns from, and the same student trained alone: names of rows."""
@@ -317,6 +332,10 @@ class _Comparison:
             return make(False)
         except ArtifactError:
             return make(True)
+
+
+def _store(split: _Split, teacher: Teacher) -> Path:
+    return store_at(teacher.store, split.seed) if teacher.store else split.folder / teacher.knowledge
 
 
 def _evaluation(name: str) -> str:

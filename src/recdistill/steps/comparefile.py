@@ -20,6 +20,7 @@ from recdistill.steps.runtables import (
     Ensemble,
     base_weight_of,
     check_alone,
+    check_extract,
     check_keys,
     check_model,
     check_needs,
@@ -29,6 +30,7 @@ from recdistill.steps.runtables import (
     methods_of,
     names_of,
     split_model,
+    store_of,
     table_of,
     tables_of,
 )
@@ -43,12 +45,16 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A ``[teacher]``: ``directory`` and ``knowledge`` are the names of its directories in a split's."""
+    """A ``[teacher]``: ``directory`` and ``knowledge`` are the names of its directories in a split's.
+
+    One with a ``store`` is not trained: the first is only its row's name, and the second is not made.
+    """
 
     name: str
     model: Table
     training: Table
     seed: int
+    store: str = ""
 
     @property
     def directory(self) -> str:
@@ -148,7 +154,8 @@ def plan(tree: Mapping[str, Any]) -> Plan:
         check_step(name, tables[name])
     check_alone(tables["alone"])
     evaluations = _evaluations(tables_of(tree, "evaluate"))
-    teachers = _teachers(tables_of(tree, "teacher") or [{}], seeds)
+    teachers = _teachers(tables_of(tree, "teacher") or [{}], seeds, split_seeds)
+    check_extract(tree, [teacher for teacher in teachers if not teacher.store])
     ensembles = ensembles_of(tree, [teacher.name for teacher in teachers])
     rows = _rows(tree, teachers, ensembles, tables["alone"].get("training", {}))
     return Plan(
@@ -157,15 +164,19 @@ def plan(tree: Mapping[str, Any]) -> Plan:
     )  # fmt: skip
 
 
-def _teachers(tables: Sequence[Table], seeds: Sequence[int]) -> tuple[Teacher, ...]:
+def _teachers(tables: Sequence[Table], seeds: Sequence[int], splits: Sequence[int]) -> tuple[Teacher, ...]:
     names = names_of(tables, "teacher")
     found: list[Teacher] = []
     for name, table in zip(names, tables, strict=True):
+        path = f"teacher.{name}" if name else "teacher"
+        if store := store_of(table, path, splits):
+            found.append(Teacher(name, {}, {}, seeds[0], store))
+            continue
         options = dict(table)
         seed = options.pop("seed", seeds[0])
         if not isinstance(seed, int) or seed < 0:
             raise OptionError(f"teacher.seed: expected a whole number of at least 0, found {seed!r}")
-        check_model(options, f"teacher.{name}" if name else "teacher")
+        check_model(options, path)
         model, training = split_model(options)
         found.append(Teacher(name, model, training, seed))
     return tuple(found)
@@ -226,7 +237,10 @@ def _method_rows(
     weight = base_weight_of(table if "base_weight" in table else tuned, name)
     sources = _sources(table, name, teachers, ensembles)
     for _, teacher in sources:
-        check_needs(made, teacher.model if isinstance(teacher, Teacher) else None, name)
+        if isinstance(teacher, Ensemble):
+            check_needs(made, None, name)
+        elif not teacher.store:  # what a store holds is seen when it is opened
+            check_needs(made, teacher.model, name)
     return [
         Row(_joined(name, student, shown), model, own, teacher, resolved, weight, _joined(ALONE, student))
         for shown, teacher in sources

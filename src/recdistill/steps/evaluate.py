@@ -33,6 +33,8 @@ __all__ = ["FORMAT", "evaluate", "table"]
 FORMAT = 1
 """Version of `metrics.json`."""
 
+_CUT_OFFS = (5, 10, 20)
+
 Evaluable = Recommender | Path | str
 
 
@@ -44,7 +46,7 @@ def evaluate(
     *,
     protocol: Literal["full", "sampled"] = "full",
     negatives: Annotated[int, Field(ge=1)] = 499,
-    k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20),
+    k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = _CUT_OFFS,
     split: Literal["test", "valid"] = "test",
     mask: Literal["default", "seen", "none"] = "default",
     teacher: Path | str | None = None,
@@ -122,6 +124,23 @@ def evaluate(
             job.summary.update({"models": [member.name for member in members], "num_users": len(task.users)})
     found: dict[str, Any] = read_json(Path(out) / "metrics.json")
     return found
+
+
+def check_store(data: Data, store: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a store that ``evaluate`` could not rank by, before anything is trained.
+
+    Args:
+        data: the prepared data.
+        store: its directory.
+        options: of ``evaluate``.
+
+    Raises:
+        RecdistillError: it is damaged, of other data, or its lists are shorter than the metrics read.
+    """
+    member = Member(store.name, store, read_manifest(store, kind="knowledge"))
+    cut_offs = tuple(sorted(set(options.get("k", _CUT_OFFS))))
+    task = make_task(data, options.get("split", "test"), options.get("mask", "default"), cut_offs)
+    _store_ranker(member, data, task, options.get("protocol") == "sampled", Silent())
 
 
 def _members(

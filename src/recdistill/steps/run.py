@@ -9,15 +9,17 @@ from typing import Any
 
 from recdistill.data.prepared import Data
 from recdistill.errors import OptionError
+from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
 from recdistill.progress import Progress, Silent
-from recdistill.steps.distill import DEFAULT_PRESET, distill, make_methods
+from recdistill.steps.distill import distill, make_methods
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import evaluate
+from recdistill.steps.evaluate import check_store, evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
     base_weight_of,
     check_alone,
+    check_extract,
     check_keys,
     check_model,
     check_needs,
@@ -31,6 +33,8 @@ from recdistill.steps.runtables import (
     prepare_source,
     read_tree,
     split_model,
+    store_at,
+    store_of,
     table_of,
     tables_of,
 )
@@ -81,9 +85,10 @@ def run(
     """
     tree = read_tree(source, overrides)
     with lines_of(source):
-        tables = _checked(tree)
         place, own = place_of(tree, "run")
-    root, number = Path(out or place), own if seed is None else seed
+        number = own if seed is None else seed
+        tables = _checked(tree, number)
+    root = Path(out or place)
     shown = progress or Silent()
     common: dict[str, Any] = {"force": force, "progress": shown}
     fitting: dict[str, Any] = {**common, "seed": number, "device": device, "resume": True}
@@ -94,7 +99,7 @@ def run(
     student_model, training = split_model(tables["student"])
     alone_training = {**training, **tables["alone"].get("training", {})}
     alone = train(data, student_model, root / "alone", training=alone_training, **fitting)
-    methods = tables["distill"] or DEFAULT_PRESET
+    methods = tables["distill"] or None
     fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
     student = distill(data, knowledge, student_model, methods, root / "student", **fitting)
     found = evaluate(
@@ -106,27 +111,46 @@ def run(
 
 def _teachers(
     tables: Mapping[str, Any], data: Data, root: Path, fitting: Mapping[str, Any], common: Mapping[str, Any]
-) -> tuple[list[Path], Path]:
-    """Train and extract every teacher, and put them together: what is to be evaluated, and what to learn from."""
+) -> tuple[list[Path], TeacherKnowledge]:
+    """Train and extract every teacher that has no store, and put them together.
+
+    Returns:
+        what is to be evaluated, and what to learn from.
+    """
+    stores = {
+        name: store_at(store, fitting["seed"])
+        if (store := store_of(table, name))
+        else root / _named("knowledge", name)
+        for name, table in tables["teacher"].items()
+    }
+    given = {name: stores[name] for name, table in tables["teacher"].items() if store_of(table, name)}
+    for store in given.values():
+        check_store(data, store, tables["evaluate"])
     evaluated: list[Path] = []
-    stores: dict[str, Path] = {}
     for name, table in tables["teacher"].items():
-        suffix = f"-{name}" if name else ""
-        evaluated.append(root / f"teacher{suffix}")
-        stores[name] = root / f"knowledge{suffix}"
-        model, training = split_model(table)
-        train(data, model, evaluated[-1], training=training, **fitting)
-        extract(data, evaluated[-1], stores[name], device=fitting["device"], **tables["extract"], **common)
+        evaluated.append(given.get(name, root / _named("teacher", name)))
+        if name not in given:
+            model, training = split_model(table)
+            train(data, model, evaluated[-1], training=training, **fitting)
+            options = {**tables["extract"], "device": fitting["device"], **common}
+            extract(data, evaluated[-1], stores[name], **options)
     knowledge = next(iter(stores.values()))
     for chosen in tables["ensemble"]:
         knowledge = root / chosen.directory
         members = [stores[name] for name in chosen.teachers]
         ensemble(members, knowledge, data=data, **chosen.options, **common)
         evaluated.append(knowledge)
-    return evaluated, knowledge
+    opened = load_knowledge(knowledge, data)
+    for method in make_methods(tables["distill"]) if tables["distill"] else ():
+        opened.require(method.needs, method.method_name())
+    return evaluated, opened
 
 
-def _checked(tree: dict[str, Any]) -> dict[str, Any]:
+def _named(kind: str, teacher: str) -> str:
+    return f"{kind}-{teacher}" if teacher else kind
+
+
+def _checked(tree: dict[str, Any], number: int = 0) -> dict[str, Any]:
     """All tables, with every key checked before the first step runs."""
     check_keys(tree, (*_TABLES, "out", "seed", "base_weight"), "run file")
     base_weight_of(tree, "distill")
@@ -141,10 +165,16 @@ def _checked(tree: dict[str, Any]) -> dict[str, Any]:
     check_source(tables["data"], "run file")
     for name in ("data", "extract", "evaluate", "report"):
         check_step(name, tables[name])
-    for teacher in teachers:
-        check_model(teacher, "teacher")
+    trained: list[dict[str, Any]] = []
+    for name, teacher in tables["teacher"].items():
+        path = f"teacher.{name}" if name else "teacher"
+        if not store_of(teacher, path, [number]):
+            check_model(teacher, path)
+            trained.append(teacher)
+    check_extract(tree, trained)
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
-    alone = None if tables["ensemble"] else split_model(teachers[0])[0]
-    check_needs(make_methods(tables["distill"] or DEFAULT_PRESET), alone, "distill")
+    if tables["distill"] and (tables["ensemble"] or trained):
+        alone = None if tables["ensemble"] else split_model(trained[0])[0]
+        check_needs(make_methods(tables["distill"]), alone, "distill")
     return tables

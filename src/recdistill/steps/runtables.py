@@ -15,6 +15,7 @@ from pydantic import Field
 from recdistill import config
 from recdistill.data.prepared import Data
 from recdistill.data.readers import NoSourceError
+from recdistill.directories import MANIFEST
 from recdistill.distillers.base import Distiller
 from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.knowledge.storable import never_in_ensembles, never_stored
@@ -278,6 +279,49 @@ def check_model(table: Mapping[str, Any], path: str) -> None:
     model, training = split_model(table)
     make_model(model, path)
     make_training(training, f"{path}.training")
+
+
+def store_of(table: Mapping[str, Any], path: str, splits: Iterable[int] = ()) -> str:
+    """The store that a ``[teacher]`` names under ``knowledge`` in place of a model, empty where it names none.
+
+    Args:
+        table: the teacher's.
+        path: what errors call it.
+        splits: the seeds of the splits, each of which must have its store.
+
+    Raises:
+        OptionError: it has options of a model or of training too, or there is no store.
+    """
+    if "knowledge" not in table:
+        return ""
+    place = table["knowledge"]
+    if not isinstance(place, str) or not place:
+        raise OptionError(f"{path}.knowledge: expected the directory of a store, found {place!r}")
+    extra = sorted(set(table) - {"name", "knowledge"})
+    if extra:
+        raise OptionError(
+            f"{path}.{extra[0]}: a teacher with knowledge is not trained", "leave out one of the two"
+        )
+    for split in splits:
+        store = store_at(place, split)
+        if not (store / MANIFEST).is_file():
+            raise OptionError(
+                f"{path}.knowledge: no knowledge store at {store}",
+                "docs/knowledge.md says how to write one, for the data that recdistill prepare makes"
+                " with the same options",
+            )
+    return place
+
+
+def store_at(place: str, split: int) -> Path:
+    """The store of one split: ``{split}`` stands for the split's seed."""
+    return Path(place.replace("{split}", str(split)))
+
+
+def check_extract(tree: Mapping[str, Any], trained: Sequence[Any]) -> None:
+    """Refuse an ``[extract]`` table where every teacher has its knowledge already."""
+    if "extract" in tree and not trained:
+        raise OptionError("extract: every teacher has its knowledge already", "leave out [extract]")
 
 
 def check_needs(methods: Iterable[Distiller], teacher: Mapping[str, Any] | None, what: str) -> None:

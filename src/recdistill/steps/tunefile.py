@@ -26,6 +26,8 @@ from recdistill.steps.runtables import (
     methods_of,
     place_of,
     split_model,
+    store_at,
+    store_of,
     table_of,
     tables_of,
 )
@@ -172,7 +174,12 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
         raise OptionError(
             f"knowledge.{next(iter(tables['knowledge']))}: unknown option", "knowledge has path"
         )
-    check_model(teachers[0], "teacher")
+    if store := store_of(teachers[0], "teacher", [seed]):
+        if options.target == "teacher" or knowledge is not None:
+            raise OptionError("teacher.knowledge: it is no teacher to train, nor one of two", "leave it out")
+        knowledge = str(store_at(store, seed))
+    else:
+        check_model(teachers[0], "teacher")
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
     setting = _setting(tree, options.target, teachers[0], tables)
