@@ -14,6 +14,10 @@ class Stage(Protocol):
         """Move on by ``amount`` units; ``shown`` are the latest figures to print beside the bar."""
         ...
 
+    def skip(self, amount: int) -> None:
+        """Begin after ``amount`` units that were done before, which say nothing about the time left."""
+        ...
+
 
 class Progress(Protocol):
     """Where stages and notes are shown."""
@@ -30,6 +34,9 @@ class Progress(Protocol):
 class _SilentStage:
     def advance(self, amount: int = 1, **shown: object) -> None:
         del amount, shown
+
+    def skip(self, amount: int) -> None:
+        del amount
 
 
 class Silent:

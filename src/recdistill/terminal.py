@@ -34,11 +34,14 @@ class _BarStage:
         elif amount:
             self._bars.advance(self._task, amount)
 
+    def skip(self, amount: int) -> None:
+        self._bars.reset(self._task, completed=amount)
+
 
 class _LineStage:
     def __init__(self, console: Console, name: str, total: int | None, unit: str) -> None:
         self._console, self._name, self._total, self._unit = console, name, total, unit
-        self._done = 0
+        self._done = self._skipped = 0
         self._started = self._said = time.monotonic()
 
     def advance(self, amount: int = 1, **shown: object) -> None:
@@ -48,15 +51,20 @@ class _LineStage:
             return
         self._said = now
         left = ""
-        if self._total and self._done:
-            seconds = (now - self._started) / self._done * (self._total - self._done)
+        if self._total and self._done > self._skipped:
+            each = (now - self._started) / (self._done - self._skipped)
+            seconds = each * (self._total - self._done)
             left = f", about {seconds:.0f} s left"
         of = f"/{self._total:,}" if self._total else ""
         self._console.print(f"{self._name}: {self._done:,}{of} {self._unit}{left}{_text(shown)}".rstrip())
 
+    def skip(self, amount: int) -> None:
+        self._done = self._skipped = amount
+
     def finish(self) -> None:
         seconds = time.monotonic() - self._started
-        counted = f"{self._done:,} {self._unit} in " if self._done else ""
+        done = self._done - self._skipped
+        counted = f"{done:,} {self._unit} in " if done else ""
         self._console.print(f"{self._name}: {counted}{seconds:.1f} s")
 
 

@@ -111,6 +111,9 @@ class _KillerStage:
         if self.epochs == 3:
             raise _KilledError
 
+    def skip(self, amount: int) -> None:
+        self.epochs += amount
+
 
 class _Killer(Silent):
     """Ends the run when its third epoch is shown."""

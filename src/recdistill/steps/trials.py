@@ -111,7 +111,7 @@ class Study:
         if done:
             self.shown.note(f"tune: {counted(done, 'trial is', 'trials are')} done already")
         with self.shown.stage("tune", options.trials, "trials") as stage:
-            stage.advance(done)
+            stage.skip(done)
             while done < options.trials:
                 if options.timeout is not None and time.monotonic() - started >= options.timeout:
                     self.shown.note(f"tune: no time is left after {counted(done, 'trial')}")

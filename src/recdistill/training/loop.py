@@ -184,7 +184,7 @@ class _Run:
             return self.result
         options = self.options
         with self.progress.stage("train", options.epochs, "epochs") as stage:
-            stage.advance(self.position.epoch)
+            stage.skip(self.position.epoch)
             while self.position.epoch < options.epochs:
                 record = self._epoch(stage)
                 stage.advance(1, **_shown(record))
