@@ -61,7 +61,7 @@ def test_unrecorded_shares_and_values_are_said(tree: dict[str, Any]) -> None:
     assert chart is not None
     assert chart.table.rows[0][3:] == ("not recorded", "0.1054", "–", "0.0305")
     assert chart.notes == [
-        "alone is not shown: recall by group was not measured for it.",
+        "alone is not shown: recall by group was not measured.",
         "No value in tail: no user has a target in this group.",
     ]
 

@@ -71,15 +71,17 @@ def test_nothing_to_draw_is_no_error(tree: dict[str, Any]) -> None:
         model["latency_ms"] = None
     speed = charts_of(tree)[1]
     assert speed.svg is None
-    assert len(speed.notes) == 4
+    assert len(speed.notes) == 1
+    assert speed.notes[0].startswith("teacher, alone, student and popularity are not shown: ")
 
 
-def test_parameters_without_embeddings_have_a_chart_where_any_are_known(tree: dict[str, Any]) -> None:
-    assert len(charts_of(tree)) == 2
+def test_parameters_without_embeddings_have_a_chart_where_half_have_any(tree: dict[str, Any]) -> None:
     tree["models"]["teacher"]["layer_parameters"] = 3_216
+    assert len(charts_of(tree)) == 2
+    tree["models"]["student"]["layer_parameters"] = 35
     tree["models"]["popularity"]["layer_parameters"] = 0
     _, layers, _ = charts_of(tree)
     assert layers.title == "NDCG@10 against parameters without embeddings"
-    assert [row[:2] for row in layers.table.rows] == [("teacher", "3,216")]
+    assert [row[:2] for row in layers.table.rows] == [("teacher", "3,216"), ("student", "35")]
     assert "alone is not shown: its parameters without embeddings are not known." in layers.notes
     assert any(note.startswith("popularity is not shown: a logarithmic axis") for note in layers.notes)

@@ -9,6 +9,7 @@ from recdistill.reporting import numbers
 from recdistill.reporting.charts import GRID, INK, MUTED, Chart, Style, Table, draw, end_labels, short, styles
 from recdistill.reporting.numbers import Known, Missing
 from recdistill.reporting.results import Evaluation
+from recdistill.reporting.scatter import not_shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +25,8 @@ def popularity_chart(slug: str, evaluation: Evaluation) -> Chart | None:
     title = f"{numbers.metric_name(metric)} by popularity of the target"
     values = {entry.name: entry.group_recall(metric) for entry in evaluation.entries}
     values = {name: row for name, row in values.items() if row}
-    notes = [
-        f"{entry.name} is not shown: recall by group was not measured for it."
-        for entry in evaluation.entries
-        if entry.name not in values
-    ]
+    unmeasured = [entry.name for entry in evaluation.entries if entry.name not in values]
+    notes = not_shown({"recall by group was not measured": unmeasured} if unmeasured else {})
     rows = [
         (
             group.label,

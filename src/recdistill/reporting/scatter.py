@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.transforms import BboxBase
 
 _SIZE = (372, 290)
+_TALL = (372, 430)
+_CROWD = 8
+"""Points from which on the chart is tall."""
 # where a point's name may stand, in pixels from it: best first
-_SIDES = ((10, 0), (-10, 0), (9, 9), (-9, 9), (9, -9), (-9, -9), (9, 22), (-9, -22), (9, 36), (-9, -36))
+_NEAR = ((10, 0), (-10, 0), (9, 9), (-9, 9), (9, -9), (-9, -9))
+_SIDES = (*_NEAR, *((x, y) for up in (22, 38, 56, 74, 92) for y in (up, -up) for x in (9, -9)))
+_LINE_FROM = 36  # pixels from which on a line leads from the name to its point
+
+_LINE = {"arrowstyle": "-", "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0.0, "shrinkB": 4.0}
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels."""
@@ -44,7 +51,10 @@ class Axis:
 
 
 def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
-    """The leading metric against parameters (also those in layers) and median latencies (also the encoder's)."""
+    """The leading metric against parameters and median latencies.
+
+    Also against parameters in layers, where half of the models have any, and the encoder's latency.
+    """
     look = styles([entry.name for entry in evaluation.entries])
     metric = evaluation.primary
     sizes = [(entry.name, entry.parameters, entry.value(metric)) for entry in evaluation.entries]
@@ -55,7 +65,8 @@ def accuracy_charts(slug: str, evaluation: Evaluation) -> list[Chart]:
             (entry.name, latency if isinstance(latency, Missing) else latency.p50, entry.value(metric))
         )
     inner = [(entry.name, entry.layer_parameters, entry.value(metric)) for entry in evaluation.entries]
-    layered = any(not isinstance(size, Missing) and size > 0 for _, size, _ in inner)
+    known = sum(not isinstance(size, Missing) and size > 0 for _, size, _ in inner)
+    layered = known > 0 and 2 * known >= len(inner)
     axes = [("size", "parameters", sizes), ("layers", "parameters without embeddings", inner)]
     batch = max((one.batch for entry in evaluation.entries for one in entry.first.latencies), default=1)
     encoders = [
@@ -106,14 +117,15 @@ def scatter(
     """
     name = numbers.metric_name(metric)
     title = f"{name} against {axis.name}"
-    points, notes = [], []
+    points: list[Point] = []
+    absent: dict[str, list[str]] = {}
     for model, x, y in rows:
         if isinstance(y, Missing):
-            notes.append(f"{model} is not shown: {y.reason}.")
+            absent.setdefault(y.reason, []).append(model)
         elif isinstance(x, Missing):
-            notes.append(f"{model} is not shown: {x.reason}.")
+            absent.setdefault(x.reason, []).append(model)
         elif x <= 0:
-            notes.append(f"{model} is not shown: a logarithmic axis has no place for {x:g} {axis.name}.")
+            absent.setdefault(f"a logarithmic axis has no place for {x:g} {axis.name}", []).append(model)
         else:
             points.append(Point(model, x, y))
     table = Table(
@@ -129,11 +141,25 @@ def scatter(
     )
     description = f"{title}, logarithmic across: {told}."
     svg = (
-        draw(slug, description, _SIZE, lambda figure: _paint_scatter(figure, points, axis, name, look))
+        draw(
+            slug,
+            description,
+            _SIZE if len(points) < _CROWD else _TALL,
+            lambda figure: _paint_scatter(figure, points, axis, name, look),
+        )
         if points
         else None
     )
-    return Chart(slug, title, svg, table, notes)
+    return Chart(slug, title, svg, table, not_shown(absent))
+
+
+def not_shown(absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence for each reason, on the models that it keeps off a chart."""
+    return [
+        f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}"
+        f" {'is' if len(names) == 1 else 'are'} not shown: {reason}."
+        for reason, names in absent.items()
+    ]
 
 
 def interval_text(value: Estimate) -> str:
@@ -177,13 +203,16 @@ def log_ticks(axes: Axes, values: Sequence[float], write: Callable[[float], str]
 
 def _place_labels(axes: Axes, points: Sequence[Point], look: Mapping[str, Style]) -> None:
     """Name each point beside it, on the side where the name covers least."""
+    from matplotlib.text import Text
+
     taken = [_mark(axes, point) for point in points]
     frame = _box(axes.get_window_extent())
     for point in points:
         best: tuple[float, Annotation, Box] | None = None
         for side in _SIDES:
             label = _label(axes, point, look[point.name], side)
-            box = _box(label.get_window_extent())
+            label.get_window_extent()  # settles where it stands, and measures its line too
+            box = _box(Text.get_window_extent(label))
             cost = sum(_covered(box, other) for other in taken) + _area(box) - _covered(box, frame)
             if best is not None and cost >= best[0]:
                 label.remove()
@@ -208,6 +237,7 @@ def _label(axes: Axes, point: Point, style: Style, side: tuple[int, int]) -> Ann
         fontweight="bold",
         fontsize=10.5,
         annotation_clip=False,
+        arrowprops=_LINE | {"color": style.color} if abs(dy) >= _LINE_FROM else None,
     )
     label.set_in_layout(False)
     return label
