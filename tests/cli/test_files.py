@@ -64,7 +64,8 @@ def test_compare_and_tune(recdistill: Command, folder: Path) -> None:
     found = json.loads(recdistill(*compare, "--json").out)
     assert found["reused"] is True
     assert set(found["result"]) == {"comparison", "report"}
-    paths = [f"--set={kind}.path={out}/split-0/{kind}" for kind in ("data", "knowledge")]
+    names = {"data": "data.path", "knowledge": "teacher.knowledge"}
+    paths = [f"--set={option}={out}/split-0/{name}" for name, option in names.items()]
     tune = ["tune", "tune.toml", "--set", "out=tuned", *paths]
     answer = recdistill(*tune)
     assert answer.code == 0, answer.err

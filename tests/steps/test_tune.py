@@ -50,7 +50,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file_of(line: Path, **changed: Any) -> dict[str, Any]:
     return {
         "data": {"path": str(line / "data")},
-        "knowledge": {"path": str(line / "knowledge")},
+        "teacher": {"knowledge": str(line / "knowledge")},
         "student": {"dim": 4, "training": FAST},
         "distill": [RRD],
         "tune": {"trials": 5, "startup_trials": 2, "pruning_trials": 2, "pruning_epochs": 1},
@@ -216,7 +216,6 @@ def test_the_student_alone_and_the_teacher(line: Path, tmp_path: Path, target: s
 
 def test_the_whole_line_from_a_source(line: Path, tmp_path: Path) -> None:
     tree = file_of(line, data={"source": str(line / "log.csv")}, tune={"trials": 1})
-    del tree["knowledge"]
     tree |= {"teacher": {"dim": 16, "training": FAST}, "extract": {"depth": 20}}
     found = rd.tune(tree, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -244,7 +243,8 @@ def test_the_whole_line_from_a_source(line: Path, tmp_path: Path) -> None:
         ({"space": {"training.validate_metric": ["ndcg@10", "recall@10"]}}, ["cannot be searched"]),
         ({"tune": {"trials": 0}}, ["tune.trials", "0"]),
         ({"tune": {"target": "pupil"}}, ["tune.target", "pupil", "student"]),
-        ({"knowledge": {"paht": "x"}}, ["knowledge.paht", "path"]),
+        ({"teacher": {"knowlegde": "x"}}, ["teacher.knowlegde"]),
+        ({"knowledge": {"path": "x"}}, ["no table or key 'knowledge'"]),
         ({"data": {}}, ["data.source"]),
         ({"distill": [{"method": "rdr"}]}, ["rdr", "rrd"]),
         ({"student": {"dim": 0}}, ["student.dim", "0"]),
@@ -273,7 +273,7 @@ def test_missing_knowledge_and_missing_valid_rows(line: Path, tmp_path: Path) ->
     with pytest.raises(MissingKnowledgeError, match="de reads embeddings"):
         rd.tune(
             file_of(
-                line, knowledge={"path": str(tmp_path / "only")}, distill=de, space={"de.weight": [1, 2]}
+                line, teacher={"knowledge": str(tmp_path / "only")}, distill=de, space={"de.weight": [1, 2]}
             ),
             tmp_path / "out",
         )

@@ -39,6 +39,12 @@ def never_stored(
     return None
 
 
+def never_live(model: type[Recommender], kinds: frozenset[str], method: str) -> MissingKnowledgeError | None:
+    """The same for the model itself, read live."""
+    more = {"scores"} | ({"hidden_states"} if model.sequential else set[str]())
+    return never_stored(model, kinds - more, method)
+
+
 def never_in_ensembles(kinds: frozenset[str], method: str) -> MissingKnowledgeError | None:
     """The same for the store of an ensemble."""
     never = kinds - _OF_ENSEMBLES

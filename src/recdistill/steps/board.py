@@ -22,7 +22,7 @@ class Board:
             out / f"split-{split}" / name
             for split in chosen.split_seeds
             for name in (
-                *(teacher.directory for teacher in chosen.teachers if not teacher.store),
+                *(teacher.directory for teacher in chosen.teachers if not teacher.origin.given),
                 *(row.directory(seed) for seed in chosen.seeds for row in chosen.rows),
             )
         ]

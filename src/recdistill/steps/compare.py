@@ -17,16 +17,16 @@ from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.across import SplitResult, combine
 from recdistill.evaluation.lineage import unique_names
-from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
+from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
 from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, plan
-from recdistill.steps.distill import distill, make_methods
+from recdistill.steps.distill import distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import check_store, evaluate
+from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.report import report
-from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree, store_at
+from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -151,8 +151,8 @@ class _Comparison:
                 )
         split = _Split(number, folder, data, {})
         for teacher in self.plan.teachers:
-            for chosen in self.plan.evaluations.values() if teacher.store else ():
-                check_store(data, _store(split, teacher), chosen)
+            for chosen in self.plan.evaluations.values() if teacher.origin.given else ():
+                check_given(data, _knowledge(split, teacher), chosen)
         knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
         knowledge |= {chosen.name: self._ensemble(split, chosen) for chosen in self.plan.ensembles}
         for row in self.plan.rows:  # before the first student is trained
@@ -166,10 +166,9 @@ class _Comparison:
         return replace(split, data=Data.load(data.path))  # what was read of this one is not needed any more
 
     def _teacher(self, split: _Split, teacher: Teacher) -> TeacherKnowledge:
-        if teacher.store:
-            store = _store(split, teacher)
-            split.models[teacher.directory] = [store]
-            return load_knowledge(store, split.data)
+        if teacher.origin.given:
+            split.models[teacher.directory] = [_knowledge(split, teacher)]
+            return open_knowledge(_knowledge(split, teacher), split.data)
         path = split.folder / teacher.directory
         self.board.begin(split.seed, teacher.seed, teacher.directory, path)
         model = self._kept(
@@ -180,6 +179,8 @@ class _Comparison:
         )  # fmt: skip
         self.board.end(read_manifest(path))
         split.models[teacher.directory] = [path]
+        if teacher.origin.live:
+            return open_knowledge(path, split.data)
         return self._kept(
             lambda force: extract(
                 split.data, model, split.folder / teacher.knowledge, device=self.device,
@@ -188,7 +189,7 @@ class _Comparison:
         )  # fmt: skip
 
     def _ensemble(self, split: _Split, chosen: Ensemble) -> TeacherKnowledge:
-        stores = {teacher.name: _store(split, teacher) for teacher in self.plan.teachers}
+        stores = {teacher.name: _knowledge(split, teacher) for teacher in self.plan.teachers}
         path = split.folder / chosen.directory
         split.models[chosen.directory] = [path]
         return self._kept(
@@ -302,7 +303,7 @@ class _Comparison:
 
     def _trained(self) -> dict[str, str]:
         """The rows of the teachers that are trained here, by teacher."""
-        return {one.name: one.directory for one in self.plan.teachers if not one.store}
+        return {one.name: one.directory for one in self.plan.teachers if not one.origin.given}
 
     def _lineage(self) -> dict[str, dict[str, str]]:
         """What each distilled row learns from, and the same student trained alone: names of rows."""
@@ -334,8 +335,11 @@ class _Comparison:
             return make(True)
 
 
-def _store(split: _Split, teacher: Teacher) -> Path:
-    return store_at(teacher.store, split.seed) if teacher.store else split.folder / teacher.knowledge
+def _knowledge(split: _Split, teacher: Teacher) -> Path:
+    """The store that students learn from, or the model that they read live."""
+    if teacher.origin.given:
+        return teacher.origin.given_at(split.seed)
+    return split.folder / (teacher.directory if teacher.origin.live else teacher.knowledge)
 
 
 def _evaluation(name: str) -> str:

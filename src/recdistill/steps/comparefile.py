@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -18,9 +18,9 @@ from recdistill.steps.runtables import (
     NAME,
     Directory,
     Ensemble,
+    Origin,
     base_weight_of,
     check_alone,
-    check_extract,
     check_keys,
     check_model,
     check_needs,
@@ -29,8 +29,8 @@ from recdistill.steps.runtables import (
     ensembles_of,
     methods_of,
     names_of,
+    origin_of,
     split_model,
-    store_of,
     table_of,
     tables_of,
 )
@@ -47,14 +47,14 @@ Table = dict[str, Any]
 class Teacher:
     """A ``[teacher]``: ``directory`` and ``knowledge`` are the names of its directories in a split's.
 
-    One with a ``store`` is not trained: the first is only its row's name, and the second is not made.
+    One whose ``origin`` is given is not trained: the first is only its row's name, and the second is not made.
     """
 
     name: str
     model: Table
     training: Table
     seed: int
-    store: str = ""
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def directory(self) -> str:
@@ -155,8 +155,7 @@ def plan(tree: Mapping[str, Any]) -> Plan:
     check_alone(tables["alone"])
     evaluations = _evaluations(tables_of(tree, "evaluate"))
     teachers = _teachers(tables_of(tree, "teacher") or [{}], seeds, split_seeds)
-    check_extract(tree, [teacher for teacher in teachers if not teacher.store])
-    ensembles = ensembles_of(tree, [teacher.name for teacher in teachers])
+    ensembles = ensembles_of(tree, {teacher.name: teacher.origin for teacher in teachers})
     rows = _rows(tree, teachers, ensembles, tables["alone"].get("training", {}))
     return Plan(
         out, seeds, split_seeds, _metrics(metrics, next(iter(evaluations.values()))), tables["data"],
@@ -169,16 +168,14 @@ def _teachers(tables: Sequence[Table], seeds: Sequence[int], splits: Sequence[in
     found: list[Teacher] = []
     for name, table in zip(names, tables, strict=True):
         path = f"teacher.{name}" if name else "teacher"
-        if store := store_of(table, path, splits):
-            found.append(Teacher(name, {}, {}, seeds[0], store))
-            continue
+        origin = origin_of(table, path, splits)
         options = dict(table)
         seed = options.pop("seed", seeds[0])
         if not isinstance(seed, int) or seed < 0:
             raise OptionError(f"teacher.seed: expected a whole number of at least 0, found {seed!r}")
         check_model(options, path)
         model, training = split_model(options)
-        found.append(Teacher(name, model, training, seed))
+        found.append(Teacher(name, model, training, seed, origin))
     return tuple(found)
 
 
@@ -239,8 +236,8 @@ def _method_rows(
     for _, teacher in sources:
         if isinstance(teacher, Ensemble):
             check_needs(made, None, name)
-        elif not teacher.store:  # what a store holds is seen when it is opened
-            check_needs(made, teacher.model, name)
+        elif not teacher.origin.given:  # what is given is opened before anything is trained
+            check_needs(made, teacher.model, name, teacher.origin.live)
     return [
         Row(_joined(name, student, shown), model, own, teacher, resolved, weight, _joined(ALONE, student))
         for shown, teacher in sources

@@ -126,18 +126,27 @@ def evaluate(
     return found
 
 
-def check_store(data: Data, store: Path, options: Mapping[str, Any]) -> None:
-    """Refuse a store that ``evaluate`` could not rank by, before anything is trained.
+def check_given(data: Data, path: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a store or a model that ``evaluate`` could not rank by, before anything is trained.
 
     Args:
         data: the prepared data.
-        store: its directory.
+        path: its directory.
         options: of ``evaluate``.
 
     Raises:
         RecdistillError: it is damaged, of other data, or its lists are shorter than the metrics read.
     """
-    member = Member(store.name, store, read_manifest(store, kind="knowledge"))
+    member = Member(path.name, path, read_manifest(path, kind=("knowledge", "model")))
+    made_from = member.manifest.inputs.get("data")
+    if made_from != data.hash:
+        raise ArtifactError(
+            f"{path} was made from data {made_from}, not from {data.hash} at {data.path}",
+            "make it again from this data, or set the options and the seed of the data that it was made from",
+        )
+    _check(member, data, options.get("split", "test"))
+    if member.manifest.kind == "model":
+        return
     cut_offs = tuple(sorted(set(options.get("k", _CUT_OFFS))))
     task = make_task(data, options.get("split", "test"), options.get("mask", "default"), cut_offs)
     _store_ranker(member, data, task, options.get("protocol") == "sampled", Silent())

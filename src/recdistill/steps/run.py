@@ -9,17 +9,17 @@ from typing import Any
 
 from recdistill.data.prepared import Data
 from recdistill.errors import OptionError
-from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
+from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
-from recdistill.steps.distill import distill, make_methods
+from recdistill.steps.distill import distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import check_store, evaluate
+from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
+    Origin,
     base_weight_of,
     check_alone,
-    check_extract,
     check_keys,
     check_model,
     check_needs,
@@ -29,12 +29,11 @@ from recdistill.steps.runtables import (
     lines_of,
     methods_of,
     names_of,
+    origin_of,
     place_of,
     prepare_source,
     read_tree,
     split_model,
-    store_at,
-    store_of,
     table_of,
     tables_of,
 )
@@ -112,35 +111,36 @@ def run(
 def _teachers(
     tables: Mapping[str, Any], data: Data, root: Path, fitting: Mapping[str, Any], common: Mapping[str, Any]
 ) -> tuple[list[Path], TeacherKnowledge]:
-    """Train and extract every teacher that has no store, and put them together.
+    """Train and extract every teacher that is not given, and put them together.
 
     Returns:
         what is to be evaluated, and what to learn from.
     """
-    stores = {
-        name: store_at(store, fitting["seed"])
-        if (store := store_of(table, name))
-        else root / _named("knowledge", name)
-        for name, table in tables["teacher"].items()
-    }
-    given = {name: stores[name] for name, table in tables["teacher"].items() if store_of(table, name)}
-    for store in given.values():
-        check_store(data, store, tables["evaluate"])
     evaluated: list[Path] = []
-    for name, table in tables["teacher"].items():
-        evaluated.append(given.get(name, root / _named("teacher", name)))
-        if name not in given:
-            model, training = split_model(table)
-            train(data, model, evaluated[-1], training=training, **fitting)
+    learned: dict[str, Path] = {}
+    origins: dict[str, Origin] = tables["origins"]
+    for origin in origins.values():
+        if origin.given:
+            check_given(data, origin.given_at(fitting["seed"]), tables["evaluate"])
+    for name, origin in origins.items():
+        if origin.given:
+            learned[name] = origin.given_at(fitting["seed"])
+            evaluated.append(learned[name])
+            continue
+        evaluated.append(root / _named("teacher", name))
+        learned[name] = evaluated[-1] if origin.live else root / _named("knowledge", name)
+        model, training = split_model(tables["teacher"][name])
+        train(data, model, evaluated[-1], training=training, **fitting)
+        if not origin.live:
             options = {**tables["extract"], "device": fitting["device"], **common}
-            extract(data, evaluated[-1], stores[name], **options)
-    knowledge = next(iter(stores.values()))
+            extract(data, evaluated[-1], learned[name], **options)
+    knowledge = next(iter(learned.values()))
     for chosen in tables["ensemble"]:
         knowledge = root / chosen.directory
-        members = [stores[name] for name in chosen.teachers]
+        members = [learned[name] for name in chosen.teachers]
         ensemble(members, knowledge, data=data, **chosen.options, **common)
         evaluated.append(knowledge)
-    opened = load_knowledge(knowledge, data)
+    opened = open_knowledge(knowledge, data)
     for method in make_methods(tables["distill"]) if tables["distill"] else ():
         opened.require(method.needs, method.method_name())
     return evaluated, opened
@@ -157,24 +157,25 @@ def _checked(tree: dict[str, Any], number: int = 0) -> dict[str, Any]:
     tables: dict[str, Any] = {name: table_of(tree, name) for name in _TABLES if name not in _REPEATED}
     teachers = tables_of(tree, "teacher") or [{}]
     tables["teacher"] = dict(zip(names_of(teachers, "teacher"), teachers, strict=True))
+    paths = {name: f"teacher.{name}" if name else "teacher" for name in tables["teacher"]}
+    origins = {name: origin_of(table, paths[name], [number]) for name, table in tables["teacher"].items()}
+    tables["origins"] = origins
     several = len(teachers) > 1 and "ensemble" not in tree
-    tables["ensemble"] = ensembles_of({**tree, "ensemble": {}} if several else tree, list(tables["teacher"]))
+    tables["ensemble"] = ensembles_of({**tree, "ensemble": {}} if several else tree, origins)
     if len(tables["ensemble"]) > 1:
         raise OptionError("ensemble: a run has one ensemble", "compare several with recdistill compare")
     tables["distill"] = methods_of(tree)
     check_source(tables["data"], "run file")
     for name in ("data", "extract", "evaluate", "report"):
         check_step(name, tables[name])
-    trained: list[dict[str, Any]] = []
-    for name, teacher in tables["teacher"].items():
-        path = f"teacher.{name}" if name else "teacher"
-        if not store_of(teacher, path, [number]):
-            check_model(teacher, path)
-            trained.append(teacher)
-    check_extract(tree, trained)
+    for name, table in tables["teacher"].items():
+        check_model(table, paths[name])
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
-    if tables["distill"] and (tables["ensemble"] or trained):
-        alone = None if tables["ensemble"] else split_model(trained[0])[0]
-        check_needs(make_methods(tables["distill"]), alone, "distill")
+    made = make_methods(tables["distill"]) if tables["distill"] else []
+    origin = next(iter(origins.values()))
+    if tables["ensemble"]:
+        check_needs(made, None, "distill")
+    elif not origin.given:  # what is given is opened before anything is trained
+        check_needs(made, split_model(teachers[0])[0], "distill", origin.live)
     return tables

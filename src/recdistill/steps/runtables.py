@@ -13,12 +13,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from recdistill import config
+from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
 from recdistill.data.readers import NoSourceError
 from recdistill.directories import MANIFEST
 from recdistill.distillers.base import Distiller
 from recdistill.errors import MissingKnowledgeError, OptionError
-from recdistill.knowledge.storable import never_in_ensembles, never_stored
+from recdistill.knowledge.storable import never_in_ensembles, never_live, never_stored
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
@@ -211,16 +212,17 @@ class Ensemble:
         return self.name if self.name == ENSEMBLE else f"{ENSEMBLE}-{self.name}"
 
 
-def ensembles_of(tree: Mapping[str, Any], teachers: Sequence[str]) -> tuple[Ensemble, ...]:
+def ensembles_of(tree: Mapping[str, Any], origins: Mapping[str, Origin]) -> tuple[Ensemble, ...]:
     """The ensembles of a file: its ``[ensemble]`` table, or several ``[[ensemble]]`` with a ``name`` each.
 
     Args:
         tree: the file.
-        teachers: the names of its teachers; an ensemble takes all, or those that it names.
+        origins: of its teachers, by name; an ensemble takes all, or those that it names.
 
     Raises:
-        OptionError: an unknown option or teacher, or a name that is taken.
+        OptionError: an unknown option or teacher, one without a store, or a name that is taken.
     """
+    teachers = list(origins)
     found: list[Ensemble] = []
     for table in tables_of(tree, ENSEMBLE):
         check_step(ENSEMBLE, table, ("name", "teachers"))
@@ -235,6 +237,11 @@ def ensembles_of(tree: Mapping[str, Any], teachers: Sequence[str]) -> tuple[Ense
             if teacher not in teachers:
                 raise OptionError(
                     f"ensemble.teachers: no teacher '{teacher}'", f"teachers: {', '.join(teachers) or 'one'}"
+                )
+            if origins[teacher].live:
+                raise OptionError(
+                    f"ensemble.teachers: {teacher} is read live, and an ensemble puts stores together",
+                    "give its store, or name the other teachers",
                 )
         weights = options.get("weights")
         if isinstance(weights, list) and len(weights) != len(chosen):
@@ -270,7 +277,8 @@ def split_model(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """A model's table as ``make_model`` takes it, and its training options."""
     options = dict(table)
     training = dict(options.pop("training", {}))
-    options.pop("name", None)
+    for key in ("name", "live", "knowledge"):
+        options.pop(key, None)
     return {"name": options.pop("model", "bpr"), **options}, training
 
 
@@ -281,56 +289,67 @@ def check_model(table: Mapping[str, Any], path: str) -> None:
     make_training(training, f"{path}.training")
 
 
-def store_of(table: Mapping[str, Any], path: str, splits: Iterable[int] = ()) -> str:
-    """The store that a ``[teacher]`` names under ``knowledge`` in place of a model, empty where it names none.
+@dataclass(frozen=True)
+class Origin:
+    """Where a teacher's knowledge comes from.
+
+    Attributes:
+        given: the directory that ``knowledge`` names, empty where the teacher is trained; ``{split}`` in it
+            stands for the split's seed. What else its table says is not used.
+        live: methods read the model itself, not a store.
+    """
+
+    given: str = ""
+    live: bool = False
+
+    def given_at(self, split: int) -> Path:
+        """What is given for one split."""
+        return Path(self.given.replace("{split}", str(split)))
+
+
+def origin_of(table: Mapping[str, Any], path: str, splits: Iterable[int] = (0,)) -> Origin:
+    """Where the knowledge of a ``[teacher]`` comes from: its keys ``knowledge`` and ``live``.
 
     Args:
         table: the teacher's.
         path: what errors call it.
-        splits: the seeds of the splits, each of which must have its store.
+        splits: the seeds of the splits, each of which must have its directory.
 
     Raises:
-        OptionError: it has options of a model or of training too, or there is no store.
+        OptionError: a wrong value, or nothing is there.
+        ArtifactError: it is neither a store nor a model.
     """
+    live, place = table.get("live", False), table.get("knowledge")
+    if not isinstance(live, bool):
+        raise OptionError(f"{path}.live: expected true or false, found {live!r}")
     if "knowledge" not in table:
-        return ""
-    place = table["knowledge"]
+        return Origin(live=live)
     if not isinstance(place, str) or not place:
-        raise OptionError(f"{path}.knowledge: expected the directory of a store, found {place!r}")
-    extra = sorted(set(table) - {"name", "knowledge"})
-    if extra:
-        raise OptionError(
-            f"{path}.{extra[0]}: a teacher with knowledge is not trained", "leave out one of the two"
-        )
+        raise OptionError(f"{path}.knowledge: expected the directory of a store or a model, found {place!r}")
+    found = Origin(place)
+    kinds: set[str] = set()
     for split in splits:
-        store = store_at(place, split)
-        if not (store / MANIFEST).is_file():
+        folder = found.given_at(split)
+        if not (folder / MANIFEST).is_file():
             raise OptionError(
-                f"{path}.knowledge: no knowledge store at {store}",
-                "docs/knowledge.md says how to write one, for the data that recdistill prepare makes"
+                f"{path}.knowledge: neither a store nor a model at {folder}",
+                "docs/knowledge.md says how to write a store, for the data that recdistill prepare makes"
                 " with the same options",
             )
-    return place
+        kinds.add(read_manifest(folder, kind=("knowledge", "model")).kind)
+    return Origin(place, live="model" in kinds)
 
 
-def store_at(place: str, split: int) -> Path:
-    """The store of one split: ``{split}`` stands for the split's seed."""
-    return Path(place.replace("{split}", str(split)))
-
-
-def check_extract(tree: Mapping[str, Any], trained: Sequence[Any]) -> None:
-    """Refuse an ``[extract]`` table where every teacher has its knowledge already."""
-    if "extract" in tree and not trained:
-        raise OptionError("extract: every teacher has its knowledge already", "leave out [extract]")
-
-
-def check_needs(methods: Iterable[Distiller], teacher: Mapping[str, Any] | None, what: str) -> None:
-    """Refuse methods that read what no store of their teacher can hold: files extract, and read no model live.
+def check_needs(
+    methods: Iterable[Distiller], teacher: Mapping[str, Any] | None, what: str, live: bool = False
+) -> None:
+    """Refuse methods that read what their teacher can never give.
 
     Args:
         methods: what is distilled with.
         teacher: the teacher's table, whose ``name`` is that of its model; None for an ensemble.
         what: what the error calls the methods.
+        live: whether methods read the model itself, not a store.
 
     Raises:
         MissingKnowledgeError: names the first such method.
@@ -340,7 +359,8 @@ def check_needs(methods: Iterable[Distiller], teacher: Mapping[str, Any] | None,
         if teacher is None:
             error = never_in_ensembles(method.needs, own)
         else:
-            error = never_stored(config.find("models", str(teacher["name"])), method.needs, own)
+            never = never_live if live else never_stored
+            error = never(config.find("models", str(teacher["name"])), method.needs, own)
         if error is not None:
             text = error.message if own == what else f"{what}: {error.message}"
             raise MissingKnowledgeError(text, "use a method that reads lists, or another teacher")

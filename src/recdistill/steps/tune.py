@@ -105,11 +105,13 @@ def _inputs(
         data = prepare_source(options.pop("source"), root / "data", seed=plan.seed, **options, **common)
     if not plan.setting.methods:
         return data, None
-    if plan.knowledge is not None:
-        return data, open_knowledge(plan.knowledge, data)
+    if plan.origin.given:
+        return data, open_knowledge(plan.origin.given_at(plan.seed), data)
     model, training = split_model(plan.teacher)
     fitting: Json = {"seed": plan.seed, "device": device, "resume": True, **common}
     teacher = train(data, model, root / "teacher", training=training, **fitting)
+    if plan.origin.live:
+        return data, open_knowledge(root / "teacher", data)
     return data, extract(data, teacher, root / "knowledge", device=device, **plan.extract, **common)
 
 

@@ -16,6 +16,7 @@ from recdistill.errors import OptionError
 from recdistill.steps.distill import DEFAULT_PRESET, make_methods, method_tables
 from recdistill.steps.runtables import (
     ObjectiveOptions,
+    Origin,
     base_weight_of,
     check_alone,
     check_keys,
@@ -24,10 +25,9 @@ from recdistill.steps.runtables import (
     check_source,
     check_step,
     methods_of,
+    origin_of,
     place_of,
     split_model,
-    store_at,
-    store_of,
     table_of,
     tables_of,
 )
@@ -37,7 +37,7 @@ from recdistill.training.options import TrainingOptions
 Table = dict[str, Any]
 Target = Literal["student", "alone", "teacher"]
 
-_TABLES = ("data", "teacher", "extract", "knowledge", "student", "alone", "distill", "evaluate", "report")
+_TABLES = ("data", "teacher", "extract", "student", "alone", "distill", "evaluate", "report")
 
 
 class TuneOptions:
@@ -130,8 +130,8 @@ class TunePlan:
     Attributes:
         out: where its results go, as the file has it.
         seed: of the sampler and of every trial.
-        data, teacher, extract: their tables; ``data.path`` and ``knowledge`` stand for what is there already.
-        knowledge: a store or a model, or None.
+        data, teacher, extract: their tables; ``data.path`` stands for data that is there already.
+        origin: where the teacher's knowledge comes from.
         setting: what is trained, as the file has it.
         space: what is searched.
         options: how.
@@ -142,7 +142,7 @@ class TunePlan:
     data: Table
     teacher: Table
     extract: Table
-    knowledge: str | None
+    origin: Origin
     setting: Setting
     space: list[Dimension]
     options: TuneOptions
@@ -169,25 +169,18 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
     check_step("extract", tables["extract"])
     check_step("evaluate", tables["evaluate"])
     check_step("report", tables["report"])
-    knowledge = tables["knowledge"].pop("path", None)
-    if tables["knowledge"]:
-        raise OptionError(
-            f"knowledge.{next(iter(tables['knowledge']))}: unknown option", "knowledge has path"
-        )
-    if store := store_of(teachers[0], "teacher", [seed]):
-        if options.target == "teacher" or knowledge is not None:
-            raise OptionError("teacher.knowledge: it is no teacher to train, nor one of two", "leave it out")
-        knowledge = str(store_at(store, seed))
-    else:
-        check_model(teachers[0], "teacher")
+    origin = origin_of(teachers[0], "teacher", [seed])
+    if origin.given and options.target == "teacher":
+        raise OptionError("teacher.knowledge: it is no teacher to train", "leave it out")
+    check_model(teachers[0], "teacher")
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
     setting = _setting(tree, options.target, teachers[0], tables)
-    if setting.methods and knowledge is None:
-        check_needs(make_methods(setting.methods), split_model(teachers[0])[0], "distill")
+    if setting.methods and not origin.given:
+        check_needs(make_methods(setting.methods), split_model(teachers[0])[0], "distill", origin.live)
     space = read_space(table_of(tree, "space"), setting.components())
     return TunePlan(
-        out, seed, data, teachers[0], tables["extract"], knowledge, setting, space, options, tables["report"]
+        out, seed, data, teachers[0], tables["extract"], origin, setting, space, options, tables["report"]
     )
 
 

@@ -1,4 +1,4 @@
-"""`run` and `compare` with teachers from elsewhere: their stores take part like those of trained ones."""
+"""`run`, `compare` and `tune` with teachers from elsewhere, by store or as models, and with live teachers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def test_a_comparison_of_what_was_given_and_what_is_trained(log: Path, stores: s
 
 def test_a_run_from_a_store_alone(log: Path, stores: str, tmp_path: Path) -> None:
     notes = Notes()
-    found = rd.run(file_of(log, {"knowledge": stores}), tmp_path / "run", seed=3, progress=notes)
+    unused = {"model": "ease", "training": {"epochs": 9}}
+    tree = file_of(log, {"knowledge": stores, **unused}, extract={"depth": 3})
+    found = rd.run(tree, tmp_path / "run", seed=3, progress=notes)
     assert any("the method is recommended-lists" in line for line in notes.notes)
     assert list(found.evaluation["models"]) == ["split-3", "alone", "student"]
     assert found.evaluation["models"]["student"]["teacher"] == "split-3"
@@ -118,10 +120,12 @@ def test_a_run_puts_it_together_with_a_trained_one(log: Path, stores: str, tmp_p
 @pytest.mark.parametrize(
     ("teacher", "words"),
     [
-        ({"knowledge": "nowhere"}, "teacher.knowledge: no knowledge store at nowhere; .*docs/knowledge.md"),
-        ({"knowledge": 3}, "teacher.knowledge: expected the directory of a store, found 3"),
-        ({"knowledge": "STORES", "dim": 4}, "teacher.dim: a teacher with knowledge is not trained"),
-        ({"knowledge": "STORES", "training": FAST}, "teacher.training: a teacher with knowledge"),
+        (
+            {"knowledge": "nowhere"},
+            "teacher.knowledge: neither a store nor a model at nowhere; .*docs/knowledge.md",
+        ),
+        ({"knowledge": 3}, "teacher.knowledge: expected the directory of a store or a model, found 3"),
+        ({"knowledge": "STORES", "dmi": 4}, "teacher.dmi: no such option"),
     ],
 )
 def test_mistakes_stop_it_before_the_first_step(
@@ -129,12 +133,6 @@ def test_mistakes_stop_it_before_the_first_step(
 ) -> None:
     given = {key: stores if value == "STORES" else value for key, value in teacher.items()}
     _refused(command, file_of(log, given), tmp_path / "out", words)
-
-
-@pytest.mark.parametrize("command", ["run", "compare"])
-def test_extract_has_nothing_to_do(log: Path, stores: str, tmp_path: Path, command: str) -> None:
-    tree = file_of(log, {"knowledge": stores}, extract={"depth": 20})
-    _refused(command, tree, tmp_path / "out", "extract: every teacher has its knowledge already")
 
 
 def _refused(command: str, tree: dict[str, Any], out: Path, words: str) -> None:
@@ -155,7 +153,7 @@ def test_a_store_of_other_data_is_refused_before_anything_is_trained(
     other = stores.replace("{split}", "4")
     tree = file_of(log, BPR, {"name": "mine", "knowledge": other}, ensemble={})
     given = {**tree, "seed": 3} if command == "run" else {**tree, **_compared(split_seeds=[3])}
-    with pytest.raises(ArtifactError, match="was extracted from data"):
+    with pytest.raises(ArtifactError, match=r"was made from data .*, not from"):
         getattr(rd, command)(given, tmp_path / "out")
     assert not list(tmp_path.glob("out/**/weights.safetensors"))
 
@@ -197,3 +195,90 @@ def test_tuning_with_a_store(log: Path, stores: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/teacher*")) + list(tmp_path.glob("out/knowledge*"))
     with pytest.raises(OptionError, match=r"teacher\.knowledge: it is no teacher to train"):
         rd.tune({**tree, "tune": {"target": "teacher"}}, tmp_path / "other")
+
+
+@pytest.fixture(scope="module")
+def ordered(log: Path) -> Path:
+    """The same log with an order."""
+    table = pl.read_csv(log).with_row_index("time")
+    table.write_csv(log.with_name("ordered.csv"))
+    return log.with_name("ordered.csv")
+
+
+SASREC = {"model": "sasrec", "dim": 8, "max_length": 8, "training": FAST}
+KD = {"method": "logit-kd"}
+
+
+@pytest.fixture(scope="module")
+def teacher(ordered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sequence model that was trained before, on split 3."""
+    folder = tmp_path_factory.mktemp("teacher")
+    data = rd.prepare(ordered, folder / "data", seed=3)
+    model = {key: value for key, value in SASREC.items() if key not in ("model", "training")}
+    rd.train(data, {"name": "sasrec", **model}, folder / "sasrec", training=FAST)
+    return folder / "sasrec"
+
+
+def live_file(log: Path, *teachers: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return file_of(log, *teachers, **{"student": {**SASREC, "dim": 4}, **changed})
+
+
+def test_a_comparison_with_live_teachers(ordered: Path, teacher: Path, tmp_path: Path) -> None:
+    given, trained = {"name": "given", "knowledge": str(teacher)}, {"name": "own", "live": True, **SASREC}
+    tree = live_file(ordered, given, trained, method=[{"name": "kd", "distill": [KD]}], split_seeds=[3])
+    found = rd.compare(tree, tmp_path / "out")
+    rows = found.comparison["evaluations"]["full"]["rows"]
+    assert set(rows) == {"teacher-given", "teacher-own", "alone", "kd-given", "kd-own"}
+    assert (
+        rows["teacher-given"]["metrics"]["ndcg@10"] == rows["teacher-own"]["metrics"]["ndcg@10"]
+    )  # the same model
+    assert not list((tmp_path / "out").glob("split-3/knowledge*"))
+    taught = {
+        name: read_manifest(tmp_path / "out/split-3" / f"kd-{name}-seed-0") for name in ("given", "own")
+    }
+    assert {one.inputs["live"] for one in taught.values()} == {
+        read_manifest(teacher).hash, read_manifest(tmp_path / "out/split-3/teacher-own").hash
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_run_with_a_live_teacher(ordered: Path, teacher: Path, tmp_path: Path, own: bool) -> None:
+    table = {**SASREC, "live": True} if own else {"knowledge": str(teacher)}
+    found = rd.run(live_file(ordered, table, distill=[KD], seed=3), tmp_path / "run")
+    name = "teacher" if own else "sasrec"
+    assert found.evaluation["models"]["student"]["teacher"] == name
+    assert not (tmp_path / "run" / "knowledge").exists()
+
+
+def test_tuning_with_a_live_teacher(ordered: Path, tmp_path: Path) -> None:
+    space = {"logit-kd.weight": [0.1, 0.2]}
+    tree = live_file(ordered, {**SASREC, "live": True}, distill=[KD], tune={"trials": 1}, space=space)
+    rd.tune(tree, tmp_path / "out")
+    assert not (tmp_path / "out" / "knowledge").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"teacher": [{"live": "yes"}]}, OptionError, r"teacher\.live: expected true or false, found 'yes'"),
+        (
+            {"teacher": [{"name": "a", "live": True}, {"name": "b"}], "ensemble": {}},
+            OptionError,
+            r"ensemble\.teachers: a is read live, and an ensemble puts stores together",
+        ),
+        (
+            {"teacher": [{"live": True, "model": "ease"}]},
+            MissingKnowledgeError,
+            "de reads embeddings, and .* ease",
+        ),
+    ],
+)
+def test_what_no_live_teacher_can_do(
+    log: Path, tmp_path: Path, command: str, changed: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    de = {"method": "de"}
+    methods = {"distill": [de]} if command == "run" else {"method": [{"name": "de", "distill": [de]}]}
+    with pytest.raises(error, match=words):
+        getattr(rd, command)({**file_of(log), **methods, **changed}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
