@@ -334,8 +334,6 @@ class _Run:
 
     def _keep(self, epoch: int, metric: float | None) -> None:
         """Remember this epoch's state if it is the best, and the trajectory if asked."""
-        if self.trajectory is not None:
-            self.trajectory.offer(epoch, self.model)
         best = self.result.best_metric
         if self.validate is None or (metric is not None and (best is None or metric > best)):
             self.result.best_epoch, self.result.best_metric = epoch, metric
@@ -344,6 +342,8 @@ class _Run:
                 self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         elif metric is not None and not self.objective.pending():
             self.position.since_best += 1
+        if self.trajectory is not None:
+            self.trajectory.offer(epoch, self.model, self.result.best_epoch)
 
     def _record(
         self,

@@ -6,28 +6,38 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-_MOST = 16
+_EARLY, _LATE = 16, 8
 
 
 class Trajectory:
-    """At most 16 evenly spaced states; when full, every second is dropped and the interval doubles."""
+    """States on a grid of epochs: at most 16 up to the best epoch so far, and 8 after it, which may become the best.
+
+    When a part is full its grid doubles. What is kept up to the best epoch does not thin out while later ones pass.
+    """
 
     def __init__(self) -> None:
         self.interval = 1
         self.states: dict[int, dict[str, Tensor]] = {}
 
-    def offer(self, epoch: int, model: nn.Module) -> None:
-        """Keep the model's state of ``epoch`` (from 1) if it falls on the interval."""
-        if epoch % self.interval:
-            return
-        if len(self.states) == _MOST:
+    def offer(self, epoch: int, model: nn.Module, best_epoch: int) -> None:
+        """Keep the model's state of ``epoch`` (from 1) if it falls on the grid; ``best_epoch`` is the best so far."""
+        if best_epoch == epoch:
+            while len(self.states) >= _EARLY:
+                kept = {old: state for old, state in self.states.items() if old % self.interval == 0}
+                if len(kept) == len(self.states):
+                    self.interval *= 2
+                self.states = kept
+        elif sum(old > best_epoch for old in self.states) == _LATE and epoch % self.interval == 0:
             self.interval *= 2
-            self.states = {kept: state for kept, state in self.states.items() if kept % self.interval == 0}
-            if epoch % self.interval:
-                return
-        self.states[epoch] = {
-            name: value.detach().cpu().clone() for name, value in model.state_dict().items()
-        }
+            self.states = {
+                old: state
+                for old, state in self.states.items()
+                if old < best_epoch or old % self.interval == 0
+            }
+        if epoch % self.interval == 0:
+            self.states[epoch] = {
+                name: value.detach().cpu().clone() for name, value in model.state_dict().items()
+            }
 
     def settle(self, best_epoch: int, best: Mapping[str, Tensor], shares: Sequence[float]) -> None:
         """Keep only the states nearest to ``shares`` of the best epoch, in order, and last the best itself."""
