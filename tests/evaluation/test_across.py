@@ -36,6 +36,7 @@ def split_of(seed: int, values: dict[str, np.ndarray[Any, Any]], **changed: Any)
         for name, column in values.items()
     )
     result = {"data": f"data-{seed}", "split": "test", "protocol": "full", "k": [10], "groups": groups}
+    result |= {"models": {name: {"num_users": 200} for name in values}, "users": {"evaluated": 200}}
     result |= changed.pop("result", {})
     fields: dict[str, Any] = {"source": {"options": 1}, "test_ratio": 0.125, **changed}
     return SplitResult(seed, result, table, rows, **fields)
@@ -92,7 +93,7 @@ def test_rows_that_an_evaluation_pools_keep_their_own_numbers() -> None:
     values = draws(1)
     whole = split_of(1, values)
     means = {name: {"ndcg@10": {"mean": float(column.mean())}} for name, column in values.items()}
-    result = {**whole.result, "models": {name: {"metrics": found} for name, found in means.items()}}
+    result = {**whole.result, "models": {name: {"metrics": found, "num_users": 200} for name, found in means.items()}}
     rows = {name: [name] for name in values}
     splits = [SplitResult(seed, {**result, "data": seed}, whole.per_user, rows, {}, 0.125) for seed in (1, 2)]
     for found in (combine(splits[:1], ["ndcg@10"]), combine(splits, ["ndcg@10"])):

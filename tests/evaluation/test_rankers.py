@@ -104,4 +104,7 @@ def test_lists_that_end_although_there_is_more_are_too_short() -> None:
     short.check(torch.tensor([0]), 2, train)
     whole = ListRanker("mine", torch.tensor([[1, 2, 4, 3, -1]]), train)
     whole.check(torch.tensor([0]), 5, train)
-    ListRanker("mine", torch.tensor([[-1, -1]]), train).check(torch.tensor([0]), 2, train)  # not covered
+    two = pairs([0], [1], num_items=5)  # one of them without a list
+    ListRanker("mine", torch.tensor([[1, 2], [-1, -1]]), two).check(torch.tensor([0, 1]), 2, two)
+    with pytest.raises(OptionError, match="mine has an empty list for each of the 1 users"):
+        ListRanker("mine", torch.tensor([[-1, -1]]), train).check(torch.tensor([0]), 2, train)

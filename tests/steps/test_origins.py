@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from line_cases import Notes, log_of_tastes
 from recdistill.artifacts import read_manifest, save_arrays
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
-from recdistill.reporting.overall import comparison_lines
+from recdistill.reporting.overall import comparison_lines, footing
 
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
@@ -39,13 +40,15 @@ def stores(log: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "split-{split}")
 
 
-def by_hand(path: Path, data: Data) -> None:
+def by_hand(path: Path, data: Data, without: int = 0) -> None:
+    """Lists for all users but the first ones."""
     popular = data.train.item_counts.argsort(descending=True)
     lists = torch.full((data.num_users, 20), -1, dtype=torch.int32)
     for user in range(data.num_users):
         own = data.train.items[data.train.indptr[user] : data.train.indptr[user + 1]]
         new = popular[~torch.isin(popular, own)][:20]
         lists[user, : len(new)] = new.int()
+    lists[:without] = -1
     path.mkdir()
     save_arrays(path / "top_items.safetensors", {"ids": lists})
     manifest = {"kind": "knowledge", "format": 1, "inputs": {"data": data.hash}}
@@ -114,6 +117,31 @@ def test_a_run_puts_it_together_with_a_trained_one(log: Path, stores: str, tmp_p
     found = rd.run(tree, tmp_path / "run")
     assert list(found.evaluation["models"]) == ["teacher-bpr", "split-4", "ensemble", "alone", "student"]
     assert read_manifest(tmp_path / "run" / "ensemble").options["ensemble"] == ["bpr", "split-4"]
+
+
+def test_users_without_a_list_are_told(log: Path, tmp_path: Path) -> None:
+    by_hand(tmp_path / "some", rd.prepare(log, tmp_path / "data", seed=3), without=20)
+    tree = file_of(log, {"knowledge": str(tmp_path / "some")}, **_compared(split_seeds=[3]))
+    notes = Notes()
+    found = rd.compare(tree, tmp_path / "out", progress=notes)
+    row = found.comparison["evaluations"]["full"]["rows"]["teacher"]
+    assert (row["users"], row["evaluated"]) == (40, 60)
+    assert "20 users have no list in some: its means are over the others" in notes.notes
+    said = "teacher has lists for 40 of 60 users: its means are over these, and tests compare on them."
+    assert said in footing(found.comparison)
+    page = html.unescape(found.page.read_text(encoding="utf-8"))
+    assert said in page
+    assert said.replace("teacher", "some") in page
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_a_store_without_any_list_is_refused(log: Path, tmp_path: Path, command: str) -> None:
+    by_hand(tmp_path / "none", rd.prepare(log, tmp_path / "data", seed=3), without=60)
+    tree = file_of(log, BPR, {"name": "none", "knowledge": str(tmp_path / "none")}, ensemble={})
+    given = {**tree, "seed": 3} if command == "run" else {**tree, **_compared(split_seeds=[3])}
+    with pytest.raises(OptionError, match="has an empty list for each of the 60 users"):
+        getattr(rd, command)(given, tmp_path / "out")
+    assert not list(tmp_path.glob("out/**/weights.safetensors"))
 
 
 @pytest.mark.parametrize("command", ["run", "compare"])

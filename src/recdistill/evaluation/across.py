@@ -143,6 +143,8 @@ def _row(name: str, splits: Sequence[SplitResult]) -> Json:
     return {
         "seeds": len(splits[0].rows[name]),
         "splits": len(splits),
+        "users": sum(split.result["models"][split.rows[name][0]]["num_users"] for split in splits),
+        "evaluated": sum(split.result["users"]["evaluated"] for split in splits),
         "metrics": {
             metric: _over([group["metrics"].get(metric, {}) for group in groups], "mean")
             for metric in first["metrics"]

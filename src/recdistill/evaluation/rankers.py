@@ -109,8 +109,8 @@ class ListRanker:
             masked: pairs that are not ranked, those that are on no list among them; or None.
 
         Raises:
-            OptionError: nothing is masked, so that items are missing; or the depth leaves some user fewer
-                than k items although there are more.
+            OptionError: nothing is masked, so that items are missing; no user has a list; or the depth leaves
+                some user fewer than k items although there are more.
         """
         if masked is None and self._removed.num_pairs:
             raise OptionError(
@@ -118,6 +118,11 @@ class ListRanker:
                 "use --mask seen, or evaluate the model that it was extracted from",
             )
         depth, short_users, enough = self._ids.shape[1], 0, 0
+        if all(bool((self._ids[block] < 0).all()) for block in blocks(users)):
+            raise OptionError(
+                f"{self._name} has an empty list for each of the {len(users)} users",
+                "lists are matched to the data by the ids beside them, or by place: look at what made the store",
+            )
         for block in blocks(users):
             stored, keep = self._kept(block, masked)
             left = keep.sum(1)

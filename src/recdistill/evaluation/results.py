@@ -173,9 +173,9 @@ def _describe(model: Evaluated, teachers: Mapping[str, Member | None], bootstrap
     member, outcome = model.member, model.outcome
     manifest = member.manifest
     teacher = teachers.get(member.name)
-    num_users = _num_users(outcome.values)
+    covered = num_users(outcome.values)
     totals = {
-        name: {"mean": value, "stderr": None, "n": num_users, "interval": None}
+        name: {"mean": value, "stderr": None, "n": covered, "interval": None}
         for name, value in outcome.totals.items()
     }
     return {
@@ -186,7 +186,7 @@ def _describe(model: Evaluated, teachers: Mapping[str, Member | None], bootstrap
         "seed": manifest.seed,
         "teacher": None if teacher is None else teacher.name,
         "overlap_with": model.reference,
-        "num_users": num_users,
+        "num_users": covered,
         "metrics": metric_summaries(outcome.values, bootstrap) | totals,
         "parameters": model.parameters,
         "layer_parameters": model.layer_parameters,
@@ -279,6 +279,6 @@ def _popularity_groups(models: Sequence[Evaluated], task: Task) -> Json:
     return shown
 
 
-def _num_users(values: Values) -> int:
+def num_users(values: Values) -> int:
     """Users with any value: all of the task but those that a store does not cover."""
     return int((~torch.stack(list(values.values()), dim=1).isnan().all(1)).sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 from recdistill.reporting import cells, numbers
@@ -58,6 +58,7 @@ def comparison(evaluation: Evaluation, roles: Cast, beside: str = "") -> Grid:
         "Milliseconds from external user ids to the external ids of the top 10: the median, and p99.",
         *_layers_remark(evaluation),
         *ensemble_remark(evaluation),
+        *_covered_remark(evaluation),
     ]
     return Grid("Models compared", [name for name, _ in columns], rows, notes.reasons, remarks)
 
@@ -67,6 +68,28 @@ def _layers_remark(evaluation: Evaluation) -> list[str]:
     if not any(isinstance(own := one.layer_parameters, float) and own for one in evaluation.entries):
         return []
     return ["In layers: without embeddings of users, items and positions, and biases of items."]
+
+
+def _covered_remark(evaluation: Evaluation) -> list[str]:
+    """Which models answer only some of the users."""
+    values = {entry.name: entry.value(evaluation.primary) for entry in evaluation.entries}
+    counts = {name: value.n for name, value in values.items() if not isinstance(value, Missing) and value.n}
+    return covered_remarks(counts, dict.fromkeys(counts, evaluation.users["evaluated"]))
+
+
+def covered_remarks(users: Mapping[str, int], evaluated: Mapping[str, int]) -> list[str]:
+    """A sentence on each model that answers only some of the users.
+
+    Args:
+        users: that it answers, by its name.
+        evaluated: how many there are.
+    """
+    return [
+        f"{name} has lists for {users[name]:,} of {evaluated[name]:,} users: its means are over these,"
+        " and tests compare on them."
+        for name in users
+        if users[name] < evaluated[name]
+    ]
 
 
 def ensemble_remark(evaluation: Evaluation) -> list[str]:

@@ -13,6 +13,7 @@ from recdistill.evaluation.across import different
 from recdistill.evaluation.tables import no_gap_closed
 from recdistill.reporting import numbers
 from recdistill.reporting.cells import Cell, Grid, Notes, Row
+from recdistill.reporting.comparison import covered_remarks
 from recdistill.reporting.letters import significance_letters
 from recdistill.reporting.numbers import Missing
 from recdistill.reporting.results import Estimate
@@ -117,6 +118,15 @@ def _text_table(found: Json, comparison: Json) -> list[list[str]]:
     return table
 
 
+def _covered(found: Json) -> list[str]:
+    """Which rows answer only some of the users; comparisons of before do not know."""
+    known = {name: row for name, row in found["rows"].items() if "users" in row}
+    return covered_remarks(
+        {name: row["users"] for name, row in known.items()},
+        {name: row["evaluated"] for name, row in known.items()},
+    )
+
+
 def _cost_text(cost: Json | None) -> list[str]:
     if cost is None:  # not trained here
         return ["–"] * 4
@@ -133,6 +143,7 @@ def footing(comparison: Json) -> list[str]:
         shares = {name: row["gap_closed"].get(gap) for name, row in found["rows"].items()}
         lines += no_gap_closed(shares, "mean")
         lines += _gap_rule(found, comparison)
+        lines += _covered(found)
     lines.append("rows that share a letter do not differ at 5 %, Holm-corrected over a column's pairs:")
     return list(dict.fromkeys([*lines, *(found["how"] for found in evaluations)]))
 
@@ -287,6 +298,7 @@ def _grid(found: Json, comparison: Json) -> Grid:
         remarks.append(
             "Overlap is with the teacher that a model learnt from; of one that learnt from none, with the others'."
         )
+    remarks += _covered(found)
     return Grid("All rows", columns, rows, notes.reasons, remarks)
 
 

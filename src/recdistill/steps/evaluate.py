@@ -19,7 +19,7 @@ from recdistill.evaluation.latency import Latency, measure
 from recdistill.evaluation.lineage import Member, reference_of, teacher_of, unique_names
 from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
 from recdistill.evaluation.rankers import ListRanker, Ranker, StateRanker, model_ranker
-from recdistill.evaluation.results import Evaluated, Lineage, per_user_table, summarise
+from recdistill.evaluation.results import Evaluated, Lineage, num_users, per_user_table, summarise
 from recdistill.evaluation.tables import table
 from recdistill.knowledge.teacher import load_knowledge
 from recdistill.models.base import Recommender
@@ -266,6 +266,10 @@ def _run(
                     keep_lists=member.name in teaching,
                     advance=stage.advance,
                 )
+        lacking = len(task.users) - num_users(outcome.values)
+        if lacking:
+            lists = counted(lacking, "user has", "users have")
+            shown.note(f"{lists} no list in {member.name}: its means are over the others")
         timed = measure(model) if latency and model is not None else None
         done[member.name] = _evaluated(member, outcome, reference, model, timed)
     return with_ensemble_costs([done[member.name] for member in members])
