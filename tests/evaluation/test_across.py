@@ -93,7 +93,10 @@ def test_rows_that_an_evaluation_pools_keep_their_own_numbers() -> None:
     values = draws(1)
     whole = split_of(1, values)
     means = {name: {"ndcg@10": {"mean": float(column.mean())}} for name, column in values.items()}
-    result = {**whole.result, "models": {name: {"metrics": found, "num_users": 200} for name, found in means.items()}}
+    result = {
+        **whole.result,
+        "models": {name: {"metrics": found, "num_users": 200} for name, found in means.items()},
+    }
     rows = {name: [name] for name in values}
     splits = [SplitResult(seed, {**result, "data": seed}, whole.per_user, rows, {}, 0.125) for seed in (1, 2)]
     for found in (combine(splits[:1], ["ndcg@10"]), combine(splits, ["ndcg@10"])):

@@ -132,6 +132,10 @@ class Distiller(nn.Module):
         """
         return {}
 
+    def list_depths(self) -> dict[str, int]:
+        """How deep the teacher's lists are read, by kind: ``top_items``, ``top_users``."""
+        return {}
+
     def pending(self) -> str:
         """What of the method's schedule is still to come, in words; empty when nothing is.
 

@@ -85,6 +85,9 @@ class CD(Distiller):
         self.resample_every = resample_every
         self.needs = frozenset({"top_items" if guide == "teacher" else "scores"})
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.depth} if self.guide == "teacher" else {}
+
     def setup(self, context: Context) -> None:
         self.num_sampled = context.drawn_items("num_sampled", self.num_sampled)
         shape = context.interactions.num_users, self.num_sampled

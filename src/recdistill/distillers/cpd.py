@@ -113,6 +113,9 @@ class CPD(Distiller):
         self.temperature = temperature
         self.resample_every = resample_every
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.depth} if self.guide == "teacher" else {}
+
     def setup(self, context: Context) -> None:
         self.generator = context.generator
         student_dim, teacher_dim = embedding_dims(context)

@@ -88,6 +88,10 @@ class DCD(Distiller):
         sides = {"top_items": user_weight, "top_users": item_weight}
         self.needs = frozenset(kind for kind, of_side in sides.items() if of_side > 0)
 
+    def list_depths(self) -> dict[str, int]:
+        sides = {"top_items": self.user_weight, "top_users": self.item_weight}
+        return {kind: self.depth for kind, weight in sides.items() if weight > 0}
+
     def setup(self, context: Context) -> None:
         self.generator = context.generator
         data = context.interactions

@@ -76,6 +76,9 @@ class IRRRD(Distiller):
         self.depth = depth
         self.temperature = temperature
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.depth, "top_users": self.depth}
+
     def setup(self, context: Context) -> None:
         data, knowledge = context.interactions, context.knowledge
         self.generator = context.generator

@@ -60,6 +60,9 @@ class KD(Distiller):
         self.refresh_every = refresh_every
         self.needs = frozenset({"top_items" if guide == "teacher" else "scores"})
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.k} if self.guide == "teacher" else {}
+
     def setup(self, context: Context) -> None:
         users = context.interactions.num_users
         ids, labels = torch.full((users, self.k), -1), torch.zeros(users, self.k)

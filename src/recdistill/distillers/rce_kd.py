@@ -89,6 +89,9 @@ class RCEKD(Distiller):
         if not mask_train:  # stored lists have no train items
             self.needs = frozenset({"scores"})
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.k} if self.mask_train else {}
+
     def setup(self, context: Context) -> None:
         users = torch.arange(context.interactions.num_users)
         self.num_sampled = context.drawn_items("num_sampled", self.num_sampled)

@@ -74,6 +74,9 @@ class RD(Distiller):
         self.static_epochs = static_epochs
         self.normalise = normalise
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.k}
+
     def setup(self, context: Context) -> None:
         users = context.interactions.num_users
         top = context.knowledge.top_items(torch.arange(users), self.k)

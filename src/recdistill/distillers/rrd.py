@@ -68,6 +68,9 @@ class RRD(Distiller):
         self.sampling = sampling
         self.resample_every = resample_every
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.depth}
+
     def setup(self, context: Context) -> None:
         users = context.interactions.num_users
         self.num_interesting = context.drawn_items("num_interesting", self.num_interesting)

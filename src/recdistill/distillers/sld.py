@@ -72,6 +72,9 @@ class SLD(Distiller):
         self.temperature = temperature
         self.position_temperature = position_temperature
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.depth}
+
     def setup(self, context: Context) -> None:
         users = context.interactions.num_users
         self.num_interesting = context.drawn_items("num_interesting", self.num_interesting)

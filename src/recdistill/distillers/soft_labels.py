@@ -62,6 +62,9 @@ class SoftLabels(Distiller):
         self.temperature = temperature
         self.num_pairs = num_pairs
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.k}
+
     def setup(self, context: Context) -> None:
         top = context.knowledge.top_items(torch.arange(context.interactions.num_users), self.k)
         scores = top.scores * context.knowledge.score_scale

@@ -16,7 +16,6 @@ from recdistill.artifacts import hash_files, read_json, read_manifest, read_tabl
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.across import SplitResult, combine
-from recdistill.evaluation.lineage import unique_names
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
@@ -26,7 +25,7 @@ from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.report import report
-from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
+from recdistill.steps.runtables import Ensemble, check_reads, lines_of, prepare_source, read_tree
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -156,8 +155,8 @@ class _Comparison:
         knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
         knowledge |= {chosen.name: self._ensemble(split, chosen) for chosen in self.plan.ensembles}
         for row in self.plan.rows:  # before the first student is trained
-            for method in make_methods(row.methods) if row.teacher else ():
-                knowledge[row.teacher.name if row.teacher else ""].require(method.needs, row.name)
+            if row.teacher is not None:
+                check_reads(knowledge[row.teacher.name], make_methods(row.methods), row.name)
         for seed in self.plan.seeds:
             for row in self.plan.rows:
                 self._student(split, row, seed, knowledge)
@@ -190,14 +189,14 @@ class _Comparison:
 
     def _ensemble(self, split: _Split, chosen: Ensemble) -> TeacherKnowledge:
         stores = {teacher.name: _knowledge(split, teacher) for teacher in self.plan.teachers}
+        members = {name or "teacher": stores[name] for name in chosen.teachers}
         path = split.folder / chosen.directory
         split.models[chosen.directory] = [path]
         return self._kept(
             lambda force: ensemble(
-                [stores[name] for name in chosen.teachers], path, data=split.data, **chosen.options,
-                force=force, progress=self.progress,
+                members, path, data=split.data, **chosen.options, force=force, progress=self.progress
             )
-        )  # fmt: skip
+        )
 
     def _student(self, split: _Split, row: Row, seed: int, knowledge: Mapping[str, TeacherKnowledge]) -> None:
         path = split.folder / row.directory(seed)
@@ -226,7 +225,7 @@ class _Comparison:
         split.models.setdefault(row.name, []).append(path)
 
     def _evaluate(self, split: _Split, name: str, options: Json) -> None:
-        models = [path for paths in split.models.values() for path in paths]
+        models = {name: path for row in split.models for name, path in self._called(split, row).items()}
         alone = split.models.get(ALONE)  # named where it is one row: a teacher may have its options too
         common: Json = {
             "seed": self.plan.seeds[0], "alone": alone[0] if alone else None, "device": self.device,
@@ -282,14 +281,12 @@ class _Comparison:
             folder, manifest = split.folder / _evaluation(name), split.data.manifest
             result = read_json(folder / "metrics.json")
             tested = int(manifest.summary[str(result["split"])])
-            paths = [path for several in split.models.values() for path in several]
-            names = dict(zip(paths, unique_names(paths), strict=True))
             each.append(
                 SplitResult(
                     seed=split.seed,
                     result=result,
                     per_user=read_table(folder / "per_user.parquet"),
-                    rows={row: [names[path] for path in paths] for row, paths in split.models.items()},
+                    rows={row: list(self._called(split, row)) for row in split.models},
                     source={"options": manifest.options, "inputs": manifest.inputs},
                     test_ratio=tested / max(int(manifest.summary["train"]), 1),
                 )
@@ -300,6 +297,11 @@ class _Comparison:
         )
         pairs = {row: (of["teacher"], of["alone"]) for row, of in self._lineage().items()}
         return combine(each, shown, self.plan.seeds[0], pairs)
+
+    def _called(self, split: _Split, row: str) -> dict[str, Path]:
+        """A row's models by their names in the evaluation: a given one has that of its row."""
+        given = {teacher.directory for teacher in self.plan.teachers if teacher.origin.given}
+        return {row if row in given else path.name: path for path in split.models[row]}
 
     def _trained(self) -> dict[str, str]:
         """The rows of the teachers that are trained here, by teacher."""

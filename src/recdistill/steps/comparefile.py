@@ -175,6 +175,13 @@ def _teachers(tables: Sequence[Table], seeds: Sequence[int], splits: Sequence[in
             raise OptionError(f"teacher.seed: expected a whole number of at least 0, found {seed!r}")
         check_model(options, path)
         model, training = split_model(options)
+        if origin.given and len(splits) > 1 and "{split}" not in origin.given:
+            raise OptionError(
+                f"{path}.knowledge: {origin.given} cannot be of all of the {len(splits)} splits",
+                "name one of each with {split}, which stands for the split's seed",
+            )
+        if origin.given and origin.given in [one.origin.given for one in found]:
+            raise OptionError(f"{path}.knowledge: {origin.given} is another teacher's too", "name each once")
         found.append(Teacher(name, model, training, seed, origin))
     return tuple(found)
 

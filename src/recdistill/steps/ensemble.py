@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -49,7 +49,7 @@ class _Teacher(NamedTuple):
 
 @validated
 def ensemble(
-    knowledge: Sequence[Path | str],
+    knowledge: Sequence[Path | str] | Mapping[str, Path | str],
     out: Path | str = "runs/ensemble",
     *,
     data: DataLike | None = None,
@@ -67,7 +67,8 @@ def ensemble(
     :mod:`recdistill.knowledge.ensemble` for the other options.
 
     Args:
-        knowledge: the stores, one a teacher, all of the same data.
+        knowledge: the stores, one a teacher, all of the same data; a mapping names the teachers, else they are called
+            by the last components of the paths.
         out: the knowledge directory to write.
         data: the prepared data that all were made from; by default a directory beside one of the stores.
         depth: ranks that count, and the length of the lists (paper: 100); by default the depth that all have.
@@ -85,9 +86,10 @@ def ensemble(
         RecdistillError: bad options, stores of different data, no lists, or ``out`` holds something else.
     """
     shown = progress or Silent()
-    paths = [Path(path) for path in knowledge]
+    names = list(knowledge) if isinstance(knowledge, Mapping) else None
+    paths = [Path(path) for path in (knowledge.values() if isinstance(knowledge, Mapping) else knowledge)]
     opened = open_data(data) if data is not None else _data_beside(paths)
-    teachers = _open(paths, opened)
+    teachers = _open(paths, names or _names(paths), opened)
     if weights is not None and len(weights) != len(teachers):
         raise OptionError(f"weights: expected {len(teachers)}, one a teacher, found {len(weights)}")
     common = _common_depth(teachers, opened, depth, shown)
@@ -165,7 +167,7 @@ def _data_beside(paths: Sequence[Path]) -> Data:
     )
 
 
-def _open(paths: Sequence[Path], data: Data) -> list[_Teacher]:
+def _open(paths: Sequence[Path], names: Sequence[str], data: Data) -> list[_Teacher]:
     """The stores, each with a name of its own."""
     if not paths:
         raise OptionError("no teacher", "name at least one knowledge directory made by extract")
@@ -186,9 +188,7 @@ def _open(paths: Sequence[Path], data: Data) -> list[_Teacher]:
                 f"{path} holds no top_items, and cannot derive them",
                 f"make them with: recdistill extract DATA TEACHER --kinds top_items --out {path}",
             )
-    return [
-        _Teacher(name, path, store) for name, path, store in zip(_names(paths), paths, stores, strict=True)
-    ]
+    return [_Teacher(name, path, store) for name, path, store in zip(names, paths, stores, strict=True)]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -307,8 +307,10 @@ def _observed(
         if member.observed_scores is not None
     ]
     lacking = [member.name for member in members if member.observed_scores is None]
-    if lacking:
+    if lacking and known:
         shown.note(f"no observed_scores in {', '.join(lacking)}: the other teachers order the observed items")
+    elif lacking:
+        shown.note("no teacher has observed_scores: the ensemble has none, which hetcomp reads")
     if not known:
         return None
     return observed_importance(

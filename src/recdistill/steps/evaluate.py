@@ -41,7 +41,7 @@ Evaluable = Recommender | Path | str
 @validated
 def evaluate(
     data: DataLike,
-    models: Evaluable | Sequence[Evaluable],
+    models: Evaluable | Sequence[Evaluable] | Mapping[str, Evaluable],
     out: Path | str = "runs/evaluate",
     *,
     protocol: Literal["full", "sampled"] = "full",
@@ -61,7 +61,8 @@ def evaluate(
 
     Args:
         data: a prepared data directory.
-        models: model or knowledge directories (or models loaded from directories), at least one.
+        models: model or knowledge directories (or models loaded from directories), at least one; a mapping names
+            them, else they are called by the last components of their paths.
         out: the evaluation directory to write.
         protocol: ``full`` ranks all items; ``sampled`` each target among ``negatives`` items, which is not
             comparable.
@@ -153,9 +154,15 @@ def check_given(data: Data, path: Path, options: Mapping[str, Any]) -> None:
 
 
 def _members(
-    models: Evaluable | Sequence[Evaluable], teacher: Path | str | None, alone: Path | str | None
+    models: Evaluable | Sequence[Evaluable] | Mapping[str, Evaluable],
+    teacher: Path | str | None,
+    alone: Path | str | None,
 ) -> tuple[list[Member], Member | None, Member | None]:
     """Everything to evaluate, each directory once, and those named as teacher and undistilled model."""
+    called: dict[Path, str] = {}
+    if isinstance(models, Mapping):
+        called = {_path(model).resolve(): name for name, model in models.items()}
+        models = list(models.values())
     given = [models] if isinstance(models, Recommender | Path | str) else list(models)
     if not given:
         raise OptionError("no model to evaluate", "name at least one model or knowledge directory")
@@ -167,7 +174,7 @@ def _members(
             distinct.setdefault(path.resolve(), path)
     ordered = list(distinct.values())
     members = [
-        Member(name, path, read_manifest(path, kind=("model", "knowledge")))
+        Member(called.get(path.resolve(), name), path, read_manifest(path, kind=("model", "knowledge")))
         for name, path in zip(unique_names(ordered), ordered, strict=True)
     ]
     by_path = {member.path.resolve(): member for member in members}

@@ -23,6 +23,7 @@ from recdistill.steps.runtables import (
     check_keys,
     check_model,
     check_needs,
+    check_reads,
     check_source,
     check_step,
     ensembles_of,
@@ -97,57 +98,52 @@ def run(
     evaluated, knowledge = _teachers(tables, data, root, fitting, common)
     student_model, training = split_model(tables["student"])
     alone_training = {**training, **tables["alone"].get("training", {})}
-    alone = train(data, student_model, root / "alone", training=alone_training, **fitting)
+    train(data, student_model, root / "alone", training=alone_training, **fitting)
     methods = tables["distill"] or None
     fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
-    student = distill(data, knowledge, student_model, methods, root / "student", **fitting)
-    found = evaluate(
-        data, [*evaluated, alone, student], root / "evaluation", seed=number, **tables["evaluate"], **common
-    )
+    distill(data, knowledge, student_model, methods, root / "student", **fitting)
+    models = {**evaluated, "alone": root / "alone", "student": root / "student"}
+    found = evaluate(data, models, root / "evaluation", seed=number, **tables["evaluate"], **common)
     page = report([root], root / "report", **tables["report"], **common)
     return RunResult(root, found, page)
 
 
 def _teachers(
     tables: Mapping[str, Any], data: Data, root: Path, fitting: Mapping[str, Any], common: Mapping[str, Any]
-) -> tuple[list[Path], TeacherKnowledge]:
+) -> tuple[dict[str, Path], TeacherKnowledge]:
     """Train and extract every teacher that is not given, and put them together.
 
     Returns:
         what is to be evaluated, and what to learn from.
     """
-    evaluated: list[Path] = []
+    evaluated: dict[str, Path] = {}
     learned: dict[str, Path] = {}
     origins: dict[str, Origin] = tables["origins"]
     for origin in origins.values():
         if origin.given:
             check_given(data, origin.given_at(fitting["seed"]), tables["evaluate"])
     for name, origin in origins.items():
+        called = f"teacher-{name}" if name else "teacher"
         if origin.given:
-            learned[name] = origin.given_at(fitting["seed"])
-            evaluated.append(learned[name])
+            learned[name] = evaluated[called] = origin.given_at(fitting["seed"])
             continue
-        evaluated.append(root / _named("teacher", name))
-        learned[name] = evaluated[-1] if origin.live else root / _named("knowledge", name)
+        path = evaluated[called] = root / called
+        learned[name] = path if origin.live else root / (f"knowledge-{name}" if name else "knowledge")
         model, training = split_model(tables["teacher"][name])
-        train(data, model, evaluated[-1], training=training, **fitting)
+        train(data, model, path, training=training, **fitting)
         if not origin.live:
             options = {**tables["extract"], "device": fitting["device"], **common}
-            extract(data, evaluated[-1], learned[name], **options)
+            extract(data, path, learned[name], **options)
     knowledge = next(iter(learned.values()))
     for chosen in tables["ensemble"]:
         knowledge = root / chosen.directory
-        members = [learned[name] for name in chosen.teachers]
+        members = {name or "teacher": learned[name] for name in chosen.teachers}
         ensemble(members, knowledge, data=data, **chosen.options, **common)
-        evaluated.append(knowledge)
+        evaluated[chosen.directory] = knowledge
     opened = open_knowledge(knowledge, data)
-    for method in make_methods(tables["distill"]) if tables["distill"] else ():
-        opened.require(method.needs, method.method_name())
+    if tables["distill"]:
+        check_reads(opened, make_methods(tables["distill"]))
     return evaluated, opened
-
-
-def _named(kind: str, teacher: str) -> str:
-    return f"{kind}-{teacher}" if teacher else kind
 
 
 def _checked(tree: dict[str, Any], number: int = 0) -> dict[str, Any]:

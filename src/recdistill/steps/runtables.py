@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 
 from recdistill import config
@@ -20,6 +21,7 @@ from recdistill.directories import MANIFEST
 from recdistill.distillers.base import Distiller
 from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.knowledge.storable import never_in_ensembles, never_live, never_stored
+from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
@@ -364,6 +366,33 @@ def check_needs(
         if error is not None:
             text = error.message if own == what else f"{what}: {error.message}"
             raise MissingKnowledgeError(text, "use a method that reads lists, or another teacher")
+
+
+def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what: str = "") -> None:
+    """Refuse methods that read what this knowledge lacks, or deeper lists than it has, before anything is trained.
+
+    Args:
+        knowledge: of a teacher, opened.
+        methods: what is distilled with.
+        what: what the error calls the methods; each by its own name by default.
+
+    Raises:
+        MissingKnowledgeError: names the first such method, and the option to change.
+    """
+    for method in methods:
+        knowledge.require(method.needs, what or method.method_name())
+        for kind, depth in method.list_depths().items():
+            have = knowledge.list_depth(kind)
+            if have is None or have >= depth:
+                continue
+            rows = knowledge.num_users if kind == "top_items" else knowledge.num_items
+            try:
+                getattr(knowledge, kind)(torch.arange(rows), depth)  # lists that end are deep enough
+            except MissingKnowledgeError as error:
+                raise MissingKnowledgeError(
+                    f"{what or method.method_name()}: {error.message}",
+                    f"set extract.depth and ensemble.depth to {depth} or more, or the method's own depth to {have}",
+                ) from None
 
 
 def check_alone(table: Mapping[str, Any]) -> None:
