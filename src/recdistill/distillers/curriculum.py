@@ -148,10 +148,8 @@ class Curriculum(nn.Module):
         pairs = zip(
             term_names([member.name for member in self.members]), means, self.last_places, strict=True
         )
-        shown = ", ".join(
-            f"{name}: {1 + float(mean):.1f} of {1 + last}" for name, mean, last in pairs if last
-        )
-        return f"not all users have reached the teachers' final states ({shown})"
+        shown = ", ".join(f"{name} {float(mean):.1f} of {last}" for name, mean, last in pairs if last)
+        return f"not all users have reached the teachers' final states (mean pointers: {shown})"
 
     def move(self, epoch: int, student: Tensor) -> bool:
         """Compare the student's lists with each teacher's next ones; whether any pointer has moved.

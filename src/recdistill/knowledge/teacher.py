@@ -170,7 +170,14 @@ class TeacherKnowledge:
             command = f"recdistill ensemble KNOWLEDGE...{deep} --out {self.path} --force"
             return f"make it with: {command}" + (", of stores whose lists are as deep" if deep else "")
         if self.elsewhere is not None:
-            return f"another program made {self.path}: write them there, as docs/knowledge.md says"
+            return (
+                f"another program made {self.path}: write {', '.join(wanted)} there, as docs/knowledge.md says"
+                + (
+                    f"; or learn from recdistill ensemble {self.path}, which scores by its lists"
+                    if "scores" in kinds
+                    else ""
+                )
+            )
         return (
             f"make it with: recdistill extract DATA TEACHER --kinds {','.join(wanted)}{deep}"
             f" --out {self.path or 'KNOWLEDGE'} (what the store holds already is kept)"
@@ -309,7 +316,7 @@ def load_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:
     if manifest.inputs.get("data") != data.hash:
         raise ArtifactError(
             f"the knowledge at {path} was extracted from data {manifest.inputs.get('data')}, not from {data.hash}",
-            "extract it again from this data: recdistill extract DATA TEACHER",
+            "make it again from this data: recdistill extract DATA TEACHER, or the program that wrote it",
         )
     lists: dict[str, Lists] = {}
     foreign = elsewhere(path, manifest, data)
