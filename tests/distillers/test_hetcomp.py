@@ -280,7 +280,9 @@ def test_the_fine_loss_begins_when_all_pointers_are_final() -> None:
         pending.append(run.method.pending())
     assert fine == [False, False, False, True, True]
     assert [bool(text) for text in pending] == [True, True, True, True, False, False]
-    assert re.search(r"final states \(mean pointers: teacher 0 0\.\d of 2, teacher 2 0\.\d of 3\)$", pending[0])
+    assert re.search(
+        r"final states \(mean pointers: teacher 0 0\.\d of 2, teacher 2 0\.\d of 3\)$", pending[0]
+    )
     assert torch.equal(run.pointers, torch.tensor([[2, 0, 3]]).expand(30, -1))
     final = HetComp(**SMALL, construction="final")
     at_once = Run(final)
