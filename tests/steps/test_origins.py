@@ -342,3 +342,11 @@ def test_lists_too_short_for_a_method_are_refused_before_a_student_is_trained(
     with pytest.raises(MissingKnowledgeError, match=words):
         getattr(rd, command)(given, tmp_path / "out")
     assert not list(tmp_path.glob("out/**/weights.safetensors"))
+
+
+@pytest.mark.parametrize("key", ["knowledge", "live"])
+def test_a_student_has_no_origin(log: Path, tmp_path: Path, key: str) -> None:
+    tree = file_of(log, BPR, distill=[RRD])
+    tree["student"][key] = True
+    with pytest.raises(OptionError, match=rf"student\.{key}: no such option"):
+        rd.run(tree, tmp_path / "out")

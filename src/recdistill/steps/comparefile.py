@@ -168,8 +168,8 @@ def _teachers(tables: Sequence[Table], seeds: Sequence[int], splits: Sequence[in
     found: list[Teacher] = []
     for name, table in zip(names, tables, strict=True):
         path = f"teacher.{name}" if name else "teacher"
-        origin = origin_of(table, path, splits)
         options = dict(table)
+        origin = origin_of(options, path, splits)
         seed = options.pop("seed", seeds[0])
         if not isinstance(seed, int) or seed < 0:
             raise OptionError(f"teacher.seed: expected a whole number of at least 0, found {seed!r}")

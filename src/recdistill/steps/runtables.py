@@ -279,8 +279,7 @@ def split_model(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """A model's table as ``make_model`` takes it, and its training options."""
     options = dict(table)
     training = dict(options.pop("training", {}))
-    for key in ("name", "live", "knowledge"):
-        options.pop(key, None)
+    options.pop("name", None)
     return {"name": options.pop("model", "bpr"), **options}, training
 
 
@@ -309,8 +308,8 @@ class Origin:
         return Path(self.given.replace("{split}", str(split)))
 
 
-def origin_of(table: Mapping[str, Any], path: str, splits: Iterable[int] = (0,)) -> Origin:
-    """Where the knowledge of a ``[teacher]`` comes from: its keys ``knowledge`` and ``live``.
+def origin_of(table: dict[str, Any], path: str, splits: Iterable[int] = (0,)) -> Origin:
+    """Where the knowledge of a ``[teacher]`` comes from: its keys ``knowledge`` and ``live``, taken out of the table.
 
     Args:
         table: the teacher's.
@@ -321,10 +320,11 @@ def origin_of(table: Mapping[str, Any], path: str, splits: Iterable[int] = (0,))
         OptionError: a wrong value, or nothing is there.
         ArtifactError: it is neither a store nor a model.
     """
-    live, place = table.get("live", False), table.get("knowledge")
+    live, given = table.pop("live", False), "knowledge" in table
+    place = table.pop("knowledge", "")
     if not isinstance(live, bool):
         raise OptionError(f"{path}.live: expected true or false, found {live!r}")
-    if "knowledge" not in table:
+    if not given:
         return Origin(live=live)
     if not isinstance(place, str) or not place:
         raise OptionError(f"{path}.knowledge: expected the directory of a store or a model, found {place!r}")
