@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from line_cases import log_of_tastes
 
 
 @pytest.fixture(scope="module")
@@ -14,3 +17,11 @@ def without_charts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib", None)
         yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interactions of :func:`log_of_tastes` as a file."""
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    log_of_tastes().write_csv(path)
+    return path

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 import recdistill as rd
-from line_cases import Notes, log_of_tastes
+from line_cases import Notes
 from recdistill.artifacts import read_manifest
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
 from recdistill.reporting.overall import comparison_lines, footing, letters_of
@@ -26,13 +26,6 @@ FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
 DE = {"method": "de", "num_experts": 2, "anneal_epochs": 5}
 pytestmark = pytest.mark.usefixtures("without_charts")
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("compare") / "log.csv"
-    log_of_tastes().write_csv(path)
-    return path
 
 
 def file_of(log: Path, **changed: Any) -> dict[str, Any]:

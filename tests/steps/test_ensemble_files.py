@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import recdistill as rd
-from line_cases import log_of_tastes
 from recdistill.artifacts import load_arrays, read_manifest
 from recdistill.errors import OptionError
 from recdistill.progress import Silent
@@ -27,13 +26,6 @@ TEACHERS = [
     {"name": "knn", "model": "itemknn"},
 ]
 pytestmark = pytest.mark.usefixtures("without_charts")
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("files") / "log.csv"
-    log_of_tastes().write_csv(path)
-    return path
 
 
 def file_of(log: Path, **changed: Any) -> dict[str, Any]:

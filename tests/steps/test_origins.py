@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import recdistill as rd
-from line_cases import Notes, log_of_tastes
+from line_cases import Notes
 from recdistill.artifacts import read_manifest, save_arrays
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
@@ -22,13 +22,6 @@ FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
 BPR = {"name": "bpr", "dim": 16, "training": FAST}
 pytestmark = pytest.mark.usefixtures("without_charts")
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("given") / "log.csv"
-    log_of_tastes().write_csv(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -89,8 +89,7 @@ class DCD(Distiller):
         self.needs = frozenset(kind for kind, of_side in sides.items() if of_side > 0)
 
     def list_depths(self) -> dict[str, int]:
-        sides = {"top_items": self.user_weight, "top_users": self.item_weight}
-        return {kind: self.depth for kind, weight in sides.items() if weight > 0}
+        return dict.fromkeys(self.needs, self.depth)
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator

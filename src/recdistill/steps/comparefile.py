@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -54,7 +54,7 @@ class Teacher:
     model: Table
     training: Table
     seed: int
-    origin: Origin = field(default_factory=Origin)
+    origin: Origin
 
     @property
     def directory(self) -> str:

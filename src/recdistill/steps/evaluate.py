@@ -275,8 +275,8 @@ def _run(
                 )
         lacking = len(task.users) - num_users(outcome.values)
         if lacking:
-            lists = counted(lacking, "user has", "users have")
-            shown.note(f"{lists} no list in {member.name}: its means are over the others")
+            without = counted(lacking, "user has", "users have")
+            shown.note(f"{without} no list in {member.name}: its means are over the others")
         timed = measure(model) if latency and model is not None else None
         done[member.name] = _evaluated(member, outcome, reference, model, timed)
     return with_ensemble_costs([done[member.name] for member in members])
