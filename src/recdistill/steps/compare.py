@@ -24,8 +24,9 @@ from recdistill.steps.distill import distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import extract
+from recdistill.steps.origins import check_reads
 from recdistill.steps.report import report
-from recdistill.steps.runtables import Ensemble, check_reads, lines_of, prepare_source, read_tree
+from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 

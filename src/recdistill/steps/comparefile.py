@@ -14,22 +14,20 @@ from recdistill.errors import OptionError
 from recdistill.evaluation.metrics import ACCURACY
 from recdistill.steps.distill import make_methods, preset_names
 from recdistill.steps.fit import make_model, make_training
+from recdistill.steps.origins import Origin, check_needs, origin_of
 from recdistill.steps.runtables import (
     NAME,
     Directory,
     Ensemble,
-    Origin,
     base_weight_of,
     check_alone,
     check_keys,
     check_model,
-    check_needs,
     check_source,
     check_step,
     ensembles_of,
     methods_of,
     names_of,
-    origin_of,
     split_model,
     table_of,
     tables_of,

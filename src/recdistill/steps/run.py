@@ -15,22 +15,19 @@ from recdistill.steps.distill import distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import extract
+from recdistill.steps.origins import Origin, check_needs, check_reads, origin_of
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
-    Origin,
     base_weight_of,
     check_alone,
     check_keys,
     check_model,
-    check_needs,
-    check_reads,
     check_source,
     check_step,
     ensembles_of,
     lines_of,
     methods_of,
     names_of,
-    origin_of,
     place_of,
     prepare_source,
     read_tree,

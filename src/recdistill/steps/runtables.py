@@ -10,22 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
 from recdistill import config
-from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
 from recdistill.data.readers import NoSourceError
-from recdistill.directories import MANIFEST
-from recdistill.distillers.base import Distiller
-from recdistill.errors import MissingKnowledgeError, OptionError
-from recdistill.knowledge.storable import never_in_ensembles, never_live, never_stored
-from recdistill.knowledge.teacher import TeacherKnowledge
+from recdistill.errors import OptionError
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import make_model, make_training
+from recdistill.steps.origins import Origin
 from recdistill.steps.prepare import prepare
 from recdistill.steps.report import report
 from recdistill.wording import did_you_mean
@@ -288,111 +283,6 @@ def check_model(table: Mapping[str, Any], path: str) -> None:
     model, training = split_model(table)
     make_model(model, path)
     make_training(training, f"{path}.training")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a teacher's knowledge comes from.
-
-    Attributes:
-        given: the directory that ``knowledge`` names, empty where the teacher is trained; ``{split}`` in it
-            stands for the split's seed. What else its table says is not used.
-        live: methods read the model itself, not a store.
-    """
-
-    given: str = ""
-    live: bool = False
-
-    def given_at(self, split: int) -> Path:
-        """What is given for one split."""
-        return Path(self.given.replace("{split}", str(split)))
-
-
-def origin_of(table: dict[str, Any], path: str, splits: Iterable[int] = (0,)) -> Origin:
-    """Where the knowledge of a ``[teacher]`` comes from: its keys ``knowledge`` and ``live``, taken out of the table.
-
-    Args:
-        table: the teacher's.
-        path: what errors call it.
-        splits: the seeds of the splits, each of which must have its directory.
-
-    Raises:
-        OptionError: a wrong value, or nothing is there.
-        ArtifactError: it is neither a store nor a model.
-    """
-    live, given = table.pop("live", False), "knowledge" in table
-    place = table.pop("knowledge", "")
-    if not isinstance(live, bool):
-        raise OptionError(f"{path}.live: expected true or false, found {live!r}")
-    if not given:
-        return Origin(live=live)
-    if not isinstance(place, str) or not place:
-        raise OptionError(f"{path}.knowledge: expected the directory of a store or a model, found {place!r}")
-    found = Origin(place)
-    kinds: set[str] = set()
-    for split in splits:
-        folder = found.given_at(split)
-        if not (folder / MANIFEST).is_file():
-            raise OptionError(
-                f"{path}.knowledge: neither a store nor a model at {folder}",
-                "docs/knowledge.md says how to write a store, for the data that recdistill prepare makes"
-                " with the same options",
-            )
-        kinds.add(read_manifest(folder, kind=("knowledge", "model")).kind)
-    return Origin(place, live="model" in kinds)
-
-
-def check_needs(
-    methods: Iterable[Distiller], teacher: Mapping[str, Any] | None, what: str, live: bool = False
-) -> None:
-    """Refuse methods that read what their teacher can never give.
-
-    Args:
-        methods: what is distilled with.
-        teacher: the teacher's table, whose ``name`` is that of its model; None for an ensemble.
-        what: what the error calls the methods.
-        live: whether methods read the model itself, not a store.
-
-    Raises:
-        MissingKnowledgeError: names the first such method.
-    """
-    for method in methods:
-        own = method.method_name()
-        if teacher is None:
-            error = never_in_ensembles(method.needs, own)
-        else:
-            never = never_live if live else never_stored
-            error = never(config.find("models", str(teacher["name"])), method.needs, own)
-        if error is not None:
-            text = error.message if own == what else f"{what}: {error.message}"
-            raise MissingKnowledgeError(text, "use a method that reads lists, or another teacher")
-
-
-def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what: str = "") -> None:
-    """Refuse methods that read what this knowledge lacks, or deeper lists than it has, before anything is trained.
-
-    Args:
-        knowledge: of a teacher, opened.
-        methods: what is distilled with.
-        what: what the error calls the methods; each by its own name by default.
-
-    Raises:
-        MissingKnowledgeError: names the first such method, and the option to change.
-    """
-    for method in methods:
-        knowledge.require(method.needs, what or method.method_name())
-        for kind, depth in method.list_depths().items():
-            have = knowledge.list_depth(kind)
-            if have is None or have >= depth:
-                continue
-            rows = knowledge.num_users if kind == "top_items" else knowledge.num_items
-            try:
-                getattr(knowledge, kind)(torch.arange(rows), depth)  # lists that end are deep enough
-            except MissingKnowledgeError as error:
-                raise MissingKnowledgeError(
-                    f"{what or method.method_name()}: {error.message}",
-                    f"set extract.depth and ensemble.depth to {depth} or more, or the method's own depth to {have}",
-                ) from None
 
 
 def check_alone(table: Mapping[str, Any]) -> None:

@@ -14,18 +14,16 @@ from recdistill.config import validated
 from recdistill.distillers.base import term_names
 from recdistill.errors import OptionError
 from recdistill.steps.distill import DEFAULT_PRESET, make_methods, method_tables
+from recdistill.steps.origins import Origin, check_needs, origin_of
 from recdistill.steps.runtables import (
     ObjectiveOptions,
-    Origin,
     base_weight_of,
     check_alone,
     check_keys,
     check_model,
-    check_needs,
     check_source,
     check_step,
     methods_of,
-    origin_of,
     place_of,
     split_model,
     table_of,
