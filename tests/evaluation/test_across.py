@@ -64,6 +64,34 @@ def test_one_split_is_tested_over_users_averaged_over_seeds() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("num_splits", [1, 2])
+def test_a_row_that_is_no_group_of_its_evaluation_is_put_together_from_its_models(num_splits: int) -> None:
+    """Two teachers that differ in the seed alone leave their students without groups."""
+    splits = [split_of(seed, draws(seed)) for seed in range(num_splits)]
+    apart: list[SplitResult] = []
+    for split in splits:
+        models = {
+            name: {"num_users": 200, "metrics": {"ndcg@10": {"mean": float(column.to_numpy().mean())}}}
+            for (name,), frame in split.per_user.group_by("model", maintain_order=True)
+            for column in [frame["ndcg@10"]]
+        }
+        result = {
+            **split.result,
+            "models": models,
+            "groups": {name: {"members": [name], **models[name], "gap_closed": {}} for name in models},
+            "gap_closed": {"good-0": {"ndcg@10": 0.2}, "good-1": {"ndcg@10": 0.4}},
+            "gap_closed_reasons": {"good-0": {}, "good-1": {}},
+        }
+        apart.append(SplitResult(split.seed, result, split.per_user, split.rows, split.source, 0.125))
+    found, grouped = combine(apart, ["ndcg@10"]), combine(splits, ["ndcg@10"])
+    for row in ("good", "same", "poor"):
+        own = found["rows"][row]["metrics"]["ndcg@10"]
+        assert own["mean"] == pytest.approx(grouped["rows"][row]["metrics"]["ndcg@10"]["mean"])
+        assert own["spread"] is not None
+    assert found["rows"]["good"]["gap_closed"]["ndcg@10"]["mean"] == pytest.approx(0.3)
+    assert [t["p"] for t in found["tests"]] == pytest.approx([t["p"] for t in grouped["tests"]])
+
+
 def test_many_rows_can_still_differ_after_the_correction() -> None:
     rng = np.random.default_rng(0)
     values = {f"r{n}-0": rng.random(200) + 0.5 * n for n in range(30)}

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from recdistill.errors import ArtifactError
 from recdistill.evaluation.comparison import LEVEL, Compared, Values, beats, gaps_closed, mean_values
+from recdistill.evaluation.results import averaged_metrics
 from recdistill.evaluation.significance import PERMUTATIONS, Bootstrap, holm, sign_flip_test
 
 Json = dict[str, Any]
@@ -83,7 +84,7 @@ def combine(
     check_comparable(splits)
     names = [name for name in splits[0].rows if all(split.rows.get(name) for split in splits)]
     tested = [metric for metric in metrics if metric in splits[0].per_user.columns]
-    rows = {name: _row(name, splits) for name in names}
+    rows = {name: _row(name, splits, seed) for name in names}
     tests: list[Compared] = []
     if len(splits) == 1:
         values = _values(splits[0], names, tested)
@@ -137,8 +138,8 @@ def different(tests: Sequence[Mapping[str, Any]], metric: str) -> list[frozenset
     ]
 
 
-def _row(name: str, splits: Sequence[SplitResult]) -> Json:
-    groups = [_group(split, split.rows[name]) for split in splits]
+def _row(name: str, splits: Sequence[SplitResult], seed: int) -> Json:
+    groups = [_group(split, split.rows[name], seed) for split in splits]
     first = groups[0]
     return {
         "seeds": len(splits[0].rows[name]),
@@ -156,16 +157,38 @@ def _row(name: str, splits: Sequence[SplitResult]) -> Json:
     }
 
 
-def _group(split: SplitResult, members: Sequence[str]) -> Mapping[str, Any]:
-    """What the evaluation says of a row: its group, as a row's models differ in the seed alone.
+def _group(split: SplitResult, members: Sequence[str], seed: int) -> Mapping[str, Any]:
+    """What the evaluation says of a row: its group there, as a row's models differ in the seed alone.
 
-    Teachers that differ in the seed alone are one group there, and rows of their own here.
+    Models of several rows may be alike but for the seed too (teachers that are, or a teacher with its student's
+    options). Then the groups are others, and the row is put together from its models.
     """
     groups = cast("Mapping[str, Mapping[str, Any]]", split.result["groups"])
     group = next(group for group in groups.values() if members[0] in group["members"])
-    if len(members) == 1 < len(group["members"]):
-        return {"metrics": split.result["models"][members[0]]["metrics"], "gap_closed": {}}
-    return group
+    if set(group["members"]) == set(members):
+        return group
+    each = [split.result["models"][member]["metrics"] for member in members]
+    metrics = [name for name in each[0] if name in split.per_user.columns]
+    values = mean_values([_by_model(split, metrics)[member] for member in members])
+    num_users = len(next(iter(values.values())))
+    bootstrap = Bootstrap(num_users, torch.Generator().manual_seed(seed))
+    return {"metrics": averaged_metrics(each, values, bootstrap), "gap_closed": _mean_gaps(split, members)}
+
+
+def _mean_gaps(split: SplitResult, members: Sequence[str]) -> Json:
+    """The mean of the gaps that a row's models closed, by metric; none of a teacher."""
+    gaps: list[Mapping[str, float | None]] = [
+        split.result["gap_closed"].get(member, {}) for member in members
+    ]
+    found: Json = {}
+    for metric in gaps[0]:
+        known = [value for gap in gaps if (value := gap.get(metric)) is not None]
+        reasons = split.result["gap_closed_reasons"].get(members[0], {})
+        if len(known) == len(members):
+            found[metric] = {"value": fmean(known), "interval": None, "reason": None}
+        else:
+            found[metric] = {"value": None, "interval": None, "reason": reasons.get(metric, "no value")}
+    return found
 
 
 def _over(each: Sequence[Mapping[str, Any]], key: str) -> Json:
@@ -190,6 +213,11 @@ def _over(each: Sequence[Mapping[str, Any]], key: str) -> Json:
 
 def _values(split: SplitResult, names: Sequence[str], metrics: Sequence[str]) -> dict[str, Values]:
     """Each row's values of the users, averaged over the model seeds."""
+    models = _by_model(split, metrics)
+    return {name: mean_values([models[member] for member in split.rows[name]]) for name in names}
+
+
+def _by_model(split: SplitResult, metrics: Sequence[str]) -> dict[str, Values]:
     wanted = split.per_user.select("model", *metrics)
     models: dict[str, Values] = {}
     for (model,), frame in wanted.group_by("model", maintain_order=True):
@@ -197,7 +225,7 @@ def _values(split: SplitResult, names: Sequence[str], metrics: Sequence[str]) ->
             metric: torch.from_numpy(frame[metric].cast(pl.Float64).fill_null(np.nan).to_numpy().copy())
             for metric in metrics
         }
-    return {name: mean_values([models[member] for member in split.rows[name]]) for name in names}
+    return models
 
 
 def _shares(

@@ -200,9 +200,28 @@ def _describe_group(
 ) -> Json:
     """The metrics of the users' values averaged over seeds, with the spread of the seeds' means."""
     members = [described[member.name]["metrics"] for member in group.members]
+    return {
+        "members": [member.name for member in group.members],
+        "seeds": [member.manifest.seed for member in group.members],
+        "metrics": averaged_metrics(members, values, bootstrap),
+    }
+
+
+def averaged_metrics(members: Sequence[Json], values: Values, bootstrap: Bootstrap) -> Json:
+    """The metrics of several models as one.
+
+    Args:
+        members: the metrics of each, by name.
+        values: the users' values, averaged over the models.
+        bootstrap: draws of these users.
+
+    Returns:
+        by metric that all have: what :func:`metric_summaries` says of the averaged values, the ``spread`` of the
+        models' means, and their number as ``seeds``.
+    """
     first = members[0]
     averaged = metric_summaries(values, bootstrap) if len(members) > 1 else first
-    metrics: dict[str, Json] = {}
+    metrics: Json = {}
     for name, entry in first.items():
         means = [metrics_of[name]["mean"] for metrics_of in members if name in metrics_of]
         if len(means) < len(members):
@@ -214,11 +233,7 @@ def _describe_group(
             "spread": float(known.std()) if len(known) > 1 else None,
             "seeds": len(members),
         }
-    return {
-        "members": [member.name for member in group.members],
-        "seeds": [member.manifest.seed for member in group.members],
-        "metrics": metrics,
-    }
+    return metrics
 
 
 def _gaps(
