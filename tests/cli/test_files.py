@@ -159,7 +159,7 @@ def test_what_the_teacher_can_never_store_is_said_before_it_is_trained(
     file.write_text(
         file.read_text().replace(METHOD, 'method = "rce-kd"\n').replace("rrd.weight", "rce-kd.weight")
     )
-    words = ["rce-kd reads scores of any pair, and no store of the model neumf", "another teacher"]
+    words = ["rce-kd reads scores of any pair, and no store of the model neumf", "live = true in a file"]
     refused(recdistill, folder, verb, ["teacher.model=neumf"], words)
 
 

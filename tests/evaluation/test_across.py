@@ -37,6 +37,7 @@ def split_of(seed: int, values: dict[str, np.ndarray[Any, Any]], **changed: Any)
     )
     result = {"data": f"data-{seed}", "split": "test", "protocol": "full", "k": [10], "groups": groups}
     result |= {"models": {name: {"num_users": 200} for name in values}, "users": {"evaluated": 200}}
+    result |= {"gap_closed": {}, "gap_closed_reasons": {}}
     result |= changed.pop("result", {})
     fields: dict[str, Any] = {"source": {"options": 1}, "test_ratio": 0.125, **changed}
     return SplitResult(seed, result, table, rows, **fields)

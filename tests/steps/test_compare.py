@@ -273,6 +273,15 @@ def test_split_seeds_that_draw_nothing_are_refused(log: Path, tmp_path: Path) ->
         ({"method": [{"name": "rrd"}, {"name": "rrd", "training": {"epochs": 1}}]}, ["two rows", "rrd"]),
         ({"method": [{"name": "rrd"}, {"name": "again", "distill": [{"method": "rrd"}]}]}, ["rrd and again"]),
         ({"method": [{"name": "a/b", "preset": "de-rrd"}]}, ["method.name", "a/b"]),
+        ({"method": [{"name": "teacher", "preset": "de-rrd"}]}, ["two rows", "teacher"]),
+        ({"method": [{"name": "ensemble", "distill": [RRD]}], "ensemble": {}}, ["two rows", "ensemble"]),
+        (
+            {"method": [{"name": "rrd", "weight": 0.1}]},
+            ["option of the method", "[[method.distill]]", "weight = 0.1"],
+        ),
+        ({"method": [{"name": "mkdd"}]}, ["mkdd", "did you mean mkd?"]),
+        ({"student": {"model": "ease"}}, ["ease is fitted at once"]),
+        ({"method": [{"name": "hint"}]}, ["hint reads the student's hidden_states", "bpr", "sasrec"]),
         ({"method": [{"name": "a", "preset": "de-rrd", "distill": [RRD]}]}, ["a has several"]),
         ({"method": ["rrd"]}, ["[[method]]"]),
         ({"seeds": []}, ["compare.seeds"]),
@@ -296,6 +305,20 @@ def test_mistakes_stop_it_before_the_first_step(
     assert not (tmp_path / "out").exists()
 
 
+def test_two_teachers_that_differ_in_the_seed_alone(log: Path, tmp_path: Path) -> None:
+    """Their students are no groups of an evaluation: rows are the means of their models all the same."""
+    teachers = [{"name": name, "dim": 16, "seed": seed, "training": FAST} for seed, name in enumerate("ab")]
+    made = rd.compare(
+        file_of(log, teacher=teachers, method=[{"name": "rrd", "distill": [RRD]}], seeds=[0, 1]), tmp_path
+    )
+    rows = made.comparison["evaluations"]["full"]["rows"]
+    models = json.loads((tmp_path / "split-0/evaluation-full/metrics.json").read_text())["models"]
+    for row in ("rrd-a", "rrd-b", "alone"):
+        each = [models[f"{row}-seed-{seed}"]["metrics"]["ndcg@10"]["mean"] for seed in (0, 1)]
+        assert rows[row]["metrics"]["ndcg@10"]["mean"] == pytest.approx(sum(each) / 2)
+        assert rows[row]["metrics"]["ndcg@10"]["spread"] is not None
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -304,10 +327,13 @@ def test_mistakes_stop_it_before_the_first_step(
             "^rce-kd reads scores of any pair, and no store of the model neumf",
         ),
         ({"method": [{"name": "recommended"}]}, "^recommended: rce-kd reads scores of any pair"),
-        ({"method": [{"name": "bert-emd"}]}, "^bert-emd reads what each item of a history becomes"),
+        (
+            {"student": {"model": "sasrec"}, "method": [{"name": "bert-emd"}]},
+            "^bert-emd reads what each item",
+        ),
         (
             {"teacher": {"model": "ease"}, "method": [{"name": "de"}]},
-            "^de reads embeddings, and .* model ease",
+            "^de reads embeddings, and .* model ease has none; .* a teacher that has them: .*bpr, .*cml",
         ),
         (
             {"ensemble": {}, "method": [{"name": "rrd"}, {"name": "de"}]},
@@ -318,7 +344,7 @@ def test_mistakes_stop_it_before_the_first_step(
 def test_what_no_teacher_can_store_stops_it_before_the_first_step(
     log: Path, tmp_path: Path, changed: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(MissingKnowledgeError, match=f"{words}.*; use a method that reads lists") as caught:
+    with pytest.raises(MissingKnowledgeError, match=words) as caught:
         rd.compare(file_of(log, **{"teacher": {"model": "neumf", "dim": 3}, **changed}), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ import torch
 import recdistill as rd
 from line_cases import Notes, log_of_tastes
 from recdistill.artifacts import load_arrays, read_manifest, save_arrays
+from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, DataError, MissingKnowledgeError, OptionError
 
 FAST = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
@@ -171,8 +172,51 @@ def test_knowledge_of_other_data_is_refused(line: Path, table: pl.DataFrame) -> 
         rd.distill(other, line / "knowledge", "bpr", [RRD], line / "never", training=FAST)
     with pytest.raises(ArtifactError, match="was trained on data"):
         rd.extract(other, line / "teacher", line / "never")
-    with pytest.raises(OptionError, match="knows other users or items"):
+    with pytest.raises(ArtifactError, match="was trained on data"):
         rd.distill(other, line / "teacher", "bpr", [RRD], line / "never", training=FAST)
+
+
+def test_a_live_teacher_of_another_split_is_refused(line: Path, tmp_path: Path) -> None:
+    """Its train rows are test rows here, though users and items are the same."""
+    again = rd.prepare(line / "log.csv", tmp_path / "data", seed=1)
+    assert again.users.hash == Data.load(line / "data").users.hash
+    with pytest.raises(
+        ArtifactError, match=r"was trained on data .*; pass the data directory it was trained on"
+    ):
+        rd.distill(again, line / "teacher", "bpr", [RRD], tmp_path / "never", training=FAST)
+    tree = {
+        "data": {"path": str(tmp_path / "data")},
+        "teacher": {"knowledge": str(line / "teacher")},
+        "distill": [RRD],
+    }
+    tree |= {"student": {"dim": 3, "training": FAST}, "space": {"rrd": {"weight": [0.1, 1.0]}}}
+    with pytest.raises(ArtifactError, match="was trained on data"):
+        rd.tune(tree, tmp_path / "tuning")
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
+def test_the_weight_of_the_own_loss_is_checked(line: Path, tmp_path: Path, weight: float) -> None:
+    with pytest.raises(OptionError, match="base_weight"):
+        rd.distill(line / "data", line / "knowledge", "bpr", [RRD], tmp_path / "never", base_weight=weight)
+
+
+def test_a_teacher_fitted_on_valid_rows_is_told(line: Path, tmp_path: Path) -> None:
+    rd.train(
+        line / "data", {"name": "bpr", "dim": 3}, tmp_path / "teacher", training=FAST, on=["train", "valid"]
+    )
+    rd.extract(line / "data", tmp_path / "teacher", tmp_path / "store", depth=20)
+    for number, knowledge in enumerate((tmp_path / "teacher", tmp_path / "store")):
+        notes = Notes()
+        rd.distill(
+            line / "data",
+            knowledge,
+            "bpr",
+            [RRD],
+            tmp_path / f"student-{number}",
+            training=FAST,
+            progress=notes,
+        )
+        assert any("fitted on valid rows too" in text for text in notes.notes)
 
 
 def test_the_same_step_is_reused_and_another_refused(line: Path) -> None:
@@ -367,7 +411,7 @@ def test_what_gives_a_method_the_scores_that_a_store_lacks(line: Path, tmp_path:
         with pytest.raises(MissingKnowledgeError, match=r"rce-kd reads scores") as caught:
             rd.distill(line / "data", tmp_path / f"{model}-store", "bpr", "recommended", tmp_path / "never")
         hints.append(caught.value.hint)
-    assert hints[0] == "distil from the model itself: --live MODEL"
+    assert hints[0].startswith("distil from the model itself: --live MODEL")
     assert "recdistill extract DATA TEACHER --kinds embeddings --out" in hints[1]
     assert "live" not in hints[1]
 

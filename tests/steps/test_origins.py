@@ -331,10 +331,22 @@ def test_lists_too_short_for_a_method_are_refused_before_a_student_is_trained(
     tree = file_of(log, {"knowledge": stores}, **_compared(split_seeds=[3]))
     tree["method"][0]["distill"] = [deep]
     given = file_of(log, {"knowledge": stores}, distill=[deep], seed=3) if command == "run" else tree
-    words = "rrd: top_items to depth 30 are read; the knowledge holds them to depth 20; set extract.depth and"
+    words = "rrd: top_items to depth 30 are read; the knowledge holds them to depth 20; set rrd.depth to 20 or less"
     with pytest.raises(MissingKnowledgeError, match=words):
         getattr(rd, command)(given, tmp_path / "out")
     assert not list(tmp_path.glob("out/**/weights.safetensors"))
+
+
+def test_tuning_depths_that_a_store_lacks(log: Path, stores: str, tmp_path: Path) -> None:
+    """The file's own are refused at once; those that a trial draws fail that trial alone."""
+    given = file_of(log, {"knowledge": stores}, distill=[RRD], seed=3, space={"rrd": {"depth": [15, 30]}})
+    given["tune"] = {"trials": 6, "startup_trials": 6}
+    found = rd.tune(given, tmp_path / "out").tuning["trials"]
+    assert {trial["values"]["rrd.depth"]: trial["value"] is None for trial in found} == {15: False, 30: True}
+    assert all("depth 30 are read" in trial["reason"] for trial in found if trial["value"] is None)
+    given["distill"] = [{**RRD, "depth": 30}]
+    with pytest.raises(MissingKnowledgeError, match=r"set rrd.depth to 20 or less"):
+        rd.tune(given, tmp_path / "deep")
 
 
 @pytest.mark.parametrize("key", ["knowledge", "live"])

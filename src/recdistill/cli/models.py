@@ -66,8 +66,9 @@ def distill(
     from recdistill.artifacts import read_manifest
     from recdistill.config import find
     from recdistill.data.prepared import Data
-    from recdistill.steps.distill import check_student, default_methods, method_tables, open_knowledge
+    from recdistill.steps.distill import default_methods, method_tables, open_knowledge
     from recdistill.steps.distill import distill as run_distill
+    from recdistill.steps.origins import check_trainable
     from recdistill.training.options import TrainingOptions
 
     if (knowledge is None) == (live is None):
@@ -77,7 +78,7 @@ def distill(
             f"{knowledge} is a model; expected knowledge made by extract",
             f"to read the model itself: --live {knowledge}",
         )
-    check_student(find("models", model))
+    check_trainable(find("models", model))
     prepared = Data.load(data)
     teacher = open_knowledge(knowledge or live or "", prepared)
     tables, methods = _named(method_tables(method) if method else default_methods(teacher, call.progress))

@@ -25,19 +25,13 @@ def _force(text: str) -> Parameter:
     return _shared("force", Annotated[bool, Option("--force", help=text)], False)
 
 
+def _sets(text: str) -> Parameter:
+    option = Option("--set", metavar="KEY=VALUE", help=f"{text}; may be repeated.", show_default=False)
+    return _shared("sets", Annotated[list[str] | None, option])
+
+
 OUT = _out("default runs/<verb>")
-SETS = _shared(
-    "sets",
-    Annotated[
-        list[str] | None,
-        Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="An option, such as model.dim=20; may be repeated.",
-            show_default=False,
-        ),
-    ],
-)
+SETS = _sets("An option, such as model.dim=20")
 SEED = _shared("seed", Annotated[int, Option(help="Seed of every draw.")], 0)
 DEVICE = _shared("device", Annotated[str, Option(help="auto, cpu or cuda.")], "auto")
 FORCE = _force("Replace what was made with other options.")
@@ -58,4 +52,5 @@ def file_step(seed: str, force: str = "") -> tuple[Parameter, ...]:
         force: help of ``--force``, where it is not the usual one.
     """
     own = _shared("seed", Annotated[int | None, Option(help=seed, show_default=False)])
-    return (_out("default: the file's out"), SETS, own, DEVICE, _force(force) if force else FORCE, JSON)
+    sets = _sets("A value of the file, such as student.dim=20")
+    return (_out("default: the file's out"), sets, own, DEVICE, _force(force) if force else FORCE, JSON)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import Knowledge, TeacherState
+from recdistill.knowledge.storable import not_supplied
 from recdistill.models.base import Batch, Recommender, State, user_scores
 from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, user_scores_of
 
@@ -45,8 +46,16 @@ class Context:
     def drawn_items(self, option: str, asked: int) -> int:
         """How many distinct items a user may have: ``asked``, or the most that any user has left, which is said."""
         most = self.interactions.num_items - int(self.interactions.user_counts.min())
+        return self._at_most(option, asked, most, "items that users have left")
+
+    def drawn_users(self, option: str, asked: int) -> int:
+        """The same of the users that an item has left."""
+        most = self.interactions.num_users - int(self.interactions.item_counts.min())
+        return self._at_most(option, asked, most, "users that items have left")
+
+    def _at_most(self, option: str, asked: int, most: int, what: str) -> int:
         if asked > most:
-            self.note(f"{self.name}.{option} is {most:,}, the items that users have left, not {asked:,}")
+            self.note(f"{self.name}.{option} is {most:,}, the {what}, not {asked:,}")
         return max(1, min(asked, most))
 
     def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
@@ -213,11 +222,7 @@ class Objective(nn.Module):
             self.knowledge.require(method.needs, name)
             missing = method.student_needs - model.state().kinds
             if missing:
-                raise OptionError(
-                    f"{name} reads the student's {', '.join(sorted(missing))}, which"
-                    f" {model.model_name()} does not supply",
-                    "choose another method or another student",
-                )
+                raise not_supplied(model.model_name(), missing, name)
             context = Context(
                 interactions=interactions,
                 knowledge=self.knowledge.restrict(method.needs),

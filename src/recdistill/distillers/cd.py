@@ -4,9 +4,10 @@ Lee, Choi, Lee and Shim, Collaborative Distillation for Top-N Recommendation, IC
 
     L = mean over the batch's users u of  Σ_{i∈S_u} [ softplus(s_ui) − q_ui · s_ui ],   q_ui = σ((t_ui + t₂) / t₁)
 
-which is the binary cross-entropy between q and σ(s). t, s: scores of the teacher and the student; t₁
-``label_temperature``, t₂ ``label_shift``; S_u: n distinct unobserved items. The guide, whose top N unobserved items
-are ranked k = 1..N, is the student as it is now or the teacher; or S_u is uniform. Two laws of a draw:
+which is the binary cross-entropy between q and σ(s). t, s: scores of the teacher and the student, on the models' score
+scale; t₁ ``label_temperature``, t₂ ``label_shift``; S_u: n distinct unobserved items. The guide, whose top N
+unobserved items are ranked k = 1..N, is the student as it is now or the teacher; or S_u is uniform. Two laws of a
+draw:
 
     tournament:   P(k) = F_k² − F_{k+1}²,  F_k = Σ_{m≥k} q_m,  q_k ∝ exp(−k / (N·T))   (two draws, the better is kept)
     exponential:  P(k) ∝ exp(−k / T)
@@ -32,7 +33,7 @@ from torch.nn import functional as F
 
 from recdistill import ops
 from recdistill.config import validated
-from recdistill.distillers.base import Context, Distiller
+from recdistill.distillers.base import Context, Distiller, list_scores
 from recdistill.knowledge.base import TeacherState
 from recdistill.models.base import Batch, State
 from recdistill.models.ranking import scores_of
@@ -99,13 +100,14 @@ class CD(Distiller):
             return
         ids, scores = self._of_teacher(context) if self.guide == "teacher" else self._of_any(context)
         self.get_buffer("drawn").copy_(ids)
+        scores = scores * context.knowledge.score_scale
         labels = torch.sigmoid((scores + self.label_shift) / self.label_temperature)
         self.get_buffer("labels").copy_(labels)
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         items = self.get_buffer("drawn")[batch.users].long()  # (b, n)
         labels = self.get_buffer("labels")[batch.users]
-        return soft_label_loss(student.scores(batch.users, items), labels, items >= 0)
+        return soft_label_loss(list_scores(student, batch.users, items), labels, items >= 0)
 
     def _of_teacher(self, context: Context) -> tuple[Tensor, Tensor]:
         """Ids and teacher's scores (U, n), drawn from the teacher's lists in blocks of users."""

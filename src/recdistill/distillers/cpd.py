@@ -10,10 +10,10 @@ System, TKDE 2025.
                               or of max(0, −(b_ui − b_uj) (a_ui − a_uj))              ("hinge", first version)
     R_list = mean over users of CE(softmax(a_u / τ), softmax(b_u / τ))
 
-L_feature: the loss of Distillation Experts, or the squared error of a mean of networks, both on users and, half each,
-positives and negatives. In R the student's p and q are held fixed, so that R trains the projectors alone. R_list
-compares Q items of each user, drawn by position from the top list of the teacher or of the student, or uniformly;
-R_pair compares the same items two by two, or each training row's positive with its negatives.
+L_feature: the loss of Distillation Experts, or the squared error or 1 − cosine of a mean of networks, on users and,
+half each, positives and negatives. In R the student's p and q are held fixed, so that R trains the projectors alone.
+R_list compares Q items of each user, drawn by position from the top list of the teacher or of the student, or
+uniformly; R_pair compares the same items two by two, or each training row's positive with its negatives.
 
 With experts, R reads either the expert of the largest selection weight or the same noisy mixture as L_feature, never
 other noise. Each user of a batch counts once and each item is projected once, where the code has a row for each
@@ -37,6 +37,7 @@ from recdistill.distillers.projectors import (
     ExpertMixture,
     MeanExperts,
     annealed,
+    cosine_error,
     embedding_dims,
     item_weights,
     mean_weights,
@@ -55,8 +56,9 @@ class CPD(Distiller):
 
     Args:
         weight: of this term in the objective, above 0 (paper's code: 0.05 on sums, about 0.03 here).
-        feature: ``de``, experts selected by the teacher's vector, or ``fitnet``, the mean of all (paper's code: de).
-        num_experts: M a side, at least 1 (paper's code: 30 with ``de``, 5 with ``fitnet``).
+        feature: ``de``, experts selected by the teacher's vector, ``fitnet``, the mean of all by its squared error, or
+            ``cosine``, by 1 − cosine (TKDE's code: de; first version's: cosine).
+        num_experts: M a side, at least 1 (paper's code: 30 with ``de``, 5 with the mean).
         anneal_epochs: epochs over which the selection's temperature falls from 1 to 1e-10, at least 1; ``de`` only
             (paper's code: 1,000).
         selection: what R reads of the experts, ``de`` only: ``argmax``, one each, or ``shared``, the feature loss's
@@ -80,7 +82,7 @@ class CPD(Distiller):
         self,
         *,
         weight: Annotated[float, Field(gt=0)] = 0.03,
-        feature: Literal["de", "fitnet"] = "de",
+        feature: Literal["de", "fitnet", "cosine"] = "de",
         num_experts: Annotated[int, Field(ge=1)] = 30,
         anneal_epochs: Annotated[int, Field(ge=1)] = 1000,
         selection: Literal["argmax", "shared"] = "argmax",
@@ -96,7 +98,9 @@ class CPD(Distiller):
         resample_every: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         super().__init__()
-        self.needs = frozenset({"embeddings", "top_items"} if guide == "teacher" else {"embeddings"})
+        self._draws = list_weight > 0 or (pairs == "drawn" and pair_weight > 0)
+        reads_lists = guide == "teacher" and self._draws
+        self.needs = frozenset({"embeddings", "top_items"} if reads_lists else {"embeddings"})
         self.weight = weight
         self.feature = feature
         self.num_experts = num_experts
@@ -114,10 +118,11 @@ class CPD(Distiller):
         self.resample_every = resample_every
 
     def list_depths(self) -> dict[str, int]:
-        return {"top_items": self.depth} if self.guide == "teacher" else {}
+        return {"top_items": self.depth} if "top_items" in self.needs else {}
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator
+        self.num_items = context.drawn_items("num_items", self.num_items)
         student_dim, teacher_dim = embedding_dims(context)
         if self.feature == "de":
             experts = student_dim, teacher_dim, self.num_experts, self.generator
@@ -132,7 +137,7 @@ class CPD(Distiller):
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         self.get_buffer("temperature_now").fill_(annealed(epoch, self.anneal_epochs))
-        if epoch % self.resample_every == 0:
+        if self._draws and epoch % self.resample_every == 0:
             drawn = self.get_buffer("drawn")
             drawn.copy_(self._draw(context).to(drawn.device))
 
@@ -198,8 +203,9 @@ class CPD(Distiller):
     ) -> tuple[Tensor, Pair]:
         """As :meth:`_with_experts`, by the mean of networks."""
         of_users, of_items = teacher.user_embeddings(batch.users), teacher.item_embeddings(batch.items)
-        feature = squared_error(self.users(p), of_users, mean_weights(p))
-        feature = feature + squared_error(self.items(q), of_items, item_weights(batch))
+        error = cosine_error if self.feature == "cosine" else squared_error
+        feature = error(self.users(p), of_users, mean_weights(p))
+        feature = feature + error(self.items(q), of_items, item_weights(batch))
         return feature, (self.users(fixed[0]), self.items(fixed[1]))
 
     def _regulariser(

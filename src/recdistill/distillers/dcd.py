@@ -95,9 +95,11 @@ class DCD(Distiller):
         self.generator = context.generator
         data = context.interactions
         if self.user_weight > 0:
-            self._add_side("item", context.knowledge.top_items(torch.arange(data.num_users), self.depth).ids)
+            depth = context.drawn_items("depth", self.depth)
+            self._add_side("item", context.knowledge.top_items(torch.arange(data.num_users), depth).ids)
         if self.item_weight > 0:
-            self._add_side("user", context.knowledge.top_users(torch.arange(data.num_items), self.depth).ids)
+            depth = context.drawn_users("depth", self.depth)
+            self._add_side("user", context.knowledge.top_users(torch.arange(data.num_items), depth).ids)
 
     def _add_side(self, listed: str, ids: Tensor) -> None:
         """Keep lists of ``listed`` (n, depth), which setup makes again, and the gaps, which a run carries."""

@@ -82,8 +82,12 @@ class IRRRD(Distiller):
     def setup(self, context: Context) -> None:
         data, knowledge = context.interactions, context.knowledge
         self.generator = context.generator
-        of_users = knowledge.top_items(torch.arange(data.num_users), self.depth).ids
-        of_items = knowledge.top_users(torch.arange(data.num_items), self.depth).ids
+        self.items_per_user = context.drawn_items("items_per_user", self.items_per_user)
+        self.num_interesting = context.drawn_users("num_interesting", self.num_interesting)
+        self.num_uninteresting = context.drawn_users("num_uninteresting", self.num_uninteresting)
+        everyone, everything = torch.arange(data.num_users), torch.arange(data.num_items)
+        of_users = knowledge.top_items(everyone, min(self.depth, data.num_items)).ids
+        of_items = knowledge.top_users(everything, min(self.depth, data.num_users)).ids
         self._items, self._users = Draws(data, of_users), Draws(data.transpose(), of_items)
         self.register_buffer("has_list", of_items[:, 0] >= 0, persistent=False)
         items, users = 2 * self.items_per_user, self.num_interesting + self.num_uninteresting

@@ -64,6 +64,7 @@ class KD(Distiller):
         return {"top_items": self.k} if self.guide == "teacher" else {}
 
     def setup(self, context: Context) -> None:
+        self.k = context.drawn_items("k", self.k)
         users = context.interactions.num_users
         ids, labels = torch.full((users, self.k), -1), torch.zeros(users, self.k)
         if self.guide == "teacher":

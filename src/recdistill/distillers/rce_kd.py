@@ -96,6 +96,7 @@ class RCEKD(Distiller):
         users = torch.arange(context.interactions.num_users)
         self.num_sampled = context.drawn_items("num_sampled", self.num_sampled)
         if self.mask_train:
+            self.k = context.drawn_items("k", self.k)
             self._teacher_top = context.knowledge.top_items(users, self.k).ids
         else:
             self._teacher_top = top_items(context.knowledge, users, self.k)[0]

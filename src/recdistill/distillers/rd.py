@@ -78,6 +78,7 @@ class RD(Distiller):
         return {"top_items": self.k}
 
     def setup(self, context: Context) -> None:
+        self.k = context.drawn_items("k", self.k)
         users = context.interactions.num_users
         top = context.knowledge.top_items(torch.arange(users), self.k)
         self.register_buffer("top", top.ids.int(), persistent=False)

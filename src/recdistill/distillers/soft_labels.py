@@ -66,6 +66,7 @@ class SoftLabels(Distiller):
         return {"top_items": self.k}
 
     def setup(self, context: Context) -> None:
+        self.k = context.drawn_items("k", self.k)
         top = context.knowledge.top_items(torch.arange(context.interactions.num_users), self.k)
         scores = top.scores * context.knowledge.score_scale
         self.register_buffer("top", top.ids.int(), persistent=False)

@@ -10,7 +10,7 @@ from typing import Any
 from recdistill import artifacts, config
 from recdistill.artifacts import Job, read_manifest
 from recdistill.data.prepared import Data
-from recdistill.errors import ArtifactError, OptionError
+from recdistill.errors import OptionError
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import (
@@ -23,7 +23,7 @@ from recdistill.steps.fit import (
     open_data,
     pick_device,
 )
-from recdistill.steps.load import load, save_model
+from recdistill.steps.load import check_trained_on, load, save_model
 from recdistill.training.bidirectional import BD, Pair
 from recdistill.training.checkpoint import Checkpoint, note_start
 from recdistill.training.loop import Result, train
@@ -122,11 +122,7 @@ def _open(model: ModelLike | Path, data: Data) -> tuple[Recommender, str]:
     if not isinstance(model, Path) and (not isinstance(model, str) or model in config.names("models")):
         return make_model(model), ""
     manifest = read_manifest(model, kind="model")
-    if manifest.inputs.get("data") != data.hash:
-        raise ArtifactError(
-            f"the model at {model} was trained on data {manifest.inputs.get('data')}, not on {data.hash}",
-            "pass the data directory it was trained on",
-        )
+    check_trained_on(manifest, model, data)
     return load(model), manifest.hash
 
 

@@ -14,7 +14,7 @@ from recdistill.errors import OptionError
 from recdistill.evaluation.metrics import ACCURACY
 from recdistill.steps.distill import make_methods, preset_names
 from recdistill.steps.fit import make_model, make_training
-from recdistill.steps.origins import Origin, check_needs, origin_of
+from recdistill.steps.origins import Origin, check_needs, check_student, origin_of
 from recdistill.steps.runtables import (
     NAME,
     Directory,
@@ -204,7 +204,7 @@ def _rows(
         for table in methods:
             distilled += _method_rows(table, name, model, training, teachers, ensembles)
     rows += distilled
-    _check_rows(rows)
+    _check_rows(rows, {source.directory for source in (*teachers, *ensembles)})
     return tuple(rows)
 
 
@@ -217,8 +217,15 @@ def _method_rows(
     ensembles: Sequence[Ensemble],
 ) -> list[Row]:
     """One method, for one student and everything that it learns from."""
-    check_keys(table, ("name", "from", "preset", "distill", "training", "base_weight", "teachers"), "method")
     name = str(table.get("name") or table.get("preset") or "")
+    known = ("name", "from", "preset", "distill", "training", "base_weight", "teachers")
+    for key in set(table) - set(known):
+        if name in config.names("distillers") and key in config.option_names(config.find("distillers", name)):
+            raise OptionError(
+                f"method {name}: '{key}' is an option of the method, not of the row",
+                f'write [[method.distill]] below it, with method = "{name}" and {key} = {table[key]!r}',
+            )
+    check_keys(table, known, "method")
     if not NAME.fullmatch(name):
         raise OptionError(
             f"method.name: expected letters, digits and - _ . +, found '{name}'",
@@ -237,6 +244,7 @@ def _method_rows(
     own = {**training, **table_of(tuned.get("student", {}), "training"), **table_of(table, "training")}
     make_training(own)
     weight = base_weight_of(table if "base_weight" in table else tuned, name)
+    check_student(made, model, name)
     sources = _sources(table, name, teachers, ensembles)
     for _, teacher in sources:
         if isinstance(teacher, Ensemble):
@@ -290,9 +298,9 @@ def _joined(*names: str) -> str:
     return "-".join(name for name in names if name)
 
 
-def _check_rows(rows: Sequence[Row]) -> None:
+def _check_rows(rows: Sequence[Row], taken: set[str]) -> None:
     """Rows need names of their own, and must differ in more than their names."""
-    by_name: set[str] = set()
+    by_name = set(taken)
     by_content: dict[str, str] = {}
     for row in rows:
         if row.name in by_name:

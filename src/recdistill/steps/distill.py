@@ -6,9 +6,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from recdistill import config
+from recdistill.artifacts import read_manifest
+from recdistill.data.prepared import Data
 from recdistill.distillers.base import Distiller, Objective
 from recdistill.distillers.rrd import RRD
 from recdistill.errors import OptionError
@@ -16,13 +20,27 @@ from recdistill.knowledge.teacher import TeacherKnowledge, live, load_knowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, ModelLike, fit, make_model, make_training, open_data
-from recdistill.steps.load import load
+from recdistill.steps.load import check_trained_on, load
+from recdistill.steps.origins import check_reads, check_trainable
 from recdistill.training.options import TrainingOptions
+from recdistill.wording import did_you_mean
 
 DEFAULT_PRESET = "recommended"
 LISTS_PRESET = "recommended-lists"
 
 MethodLike = Distiller | str | Mapping[str, Any]
+
+
+class ObjectiveOptions:
+    """The weight that is no method's.
+
+    Args:
+        base_weight: of the model's own loss, at least 0.
+    """
+
+    @config.validated
+    def __init__(self, *, base_weight: Annotated[float, Field(ge=0)] = 1.0) -> None:
+        self.base_weight = base_weight
 
 
 def distill(
@@ -64,18 +82,14 @@ def distill(
         RecdistillError: bad options or data, missing knowledge, or ``out`` holds something else.
     """
     opened = open_data(data)
-    if base_weight < 0:
-        raise OptionError(f"base_weight must be at least 0; found {base_weight}")
+    ObjectiveOptions(base_weight=base_weight)
     student = make_model(model)
-    check_student(type(student))
+    check_trainable(type(student))
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
     progress = progress or Silent()
-    if undecided := teacher.num_undecided():
-        progress.note(
-            f"the teacher scores all items alike for {undecided:,} of {teacher.num_users:,} users:"
-            " their lists are in the order of the ids"
-        )
+    note_teacher(teacher, progress)
     distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
+    check_reads(teacher, distillers)
     inputs, teacher_hash = lineage_of(teacher)
     return fit(
         opened,
@@ -95,6 +109,21 @@ def distill(
     )
 
 
+def note_teacher(knowledge: TeacherKnowledge, progress: Progress) -> None:
+    """Say what is odd about a teacher: users without an order, or valid rows that it was fitted on."""
+    if undecided := knowledge.num_undecided():
+        progress.note(
+            f"the teacher scores all items alike for {undecided:,} of {knowledge.num_users:,} users:"
+            " their lists are in the order of the ids"
+        )
+    manifest = knowledge.manifest
+    fitted = () if manifest is None else manifest.options.get("on") or manifest.summary.get("on") or ()
+    if "valid" in fitted:
+        progress.note(
+            "the teacher was fitted on valid rows too: whatever selects by them, such as early stopping, flatters it"
+        )
+
+
 def lineage_of(knowledge: TeacherKnowledge) -> tuple[dict[str, str], str | None]:
     """What a student is made from, for its manifest, and the hash of the teacher's model.
 
@@ -107,19 +136,6 @@ def lineage_of(knowledge: TeacherKnowledge) -> tuple[dict[str, str], str | None]
     if manifest.kind == "knowledge":
         return {"knowledge": manifest.hash}, manifest.inputs.get("model")
     return {"live": manifest.hash}, manifest.hash
-
-
-def check_student(model: type[Recommender]) -> None:
-    """Refuse a model that is fitted at once as a student.
-
-    Raises:
-        OptionError: it is.
-    """
-    if model.closed_form:
-        raise OptionError(
-            f"{model.model_name()} is fitted at once, so it cannot learn from a teacher",
-            "choose a student that is trained by steps, such as bpr",
-        )
 
 
 def default_methods(knowledge: TeacherKnowledge, progress: Progress) -> list[dict[str, Any]]:
@@ -144,21 +160,13 @@ def default_methods(knowledge: TeacherKnowledge, progress: Progress) -> list[dic
     return tables
 
 
-def open_knowledge(path: Path | str, data: Any) -> TeacherKnowledge:
+def open_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:
     """A store, or a model read live, over the users and items of ``data``."""
-    from recdistill.artifacts import read_manifest
-
     manifest = read_manifest(path, kind=("knowledge", "model"))
     if manifest.kind == "knowledge":
         return load_knowledge(path, data)
-    model = load(path)
-    users, items = model.vocabularies()
-    if users.hash != data.users.hash or items.hash != data.items.hash:
-        raise OptionError(
-            f"the model at {path} knows other users or items than {data.path}",
-            "use a model trained on this data",
-        )
-    teacher = live(model, data.train)
+    check_trained_on(manifest, path, data)
+    teacher = live(load(path), data.train)
     teacher.manifest = manifest
     return teacher
 
@@ -196,7 +204,12 @@ def find_method(name: str) -> type[Any]:
     try:
         return config.find("distillers", name)
     except OptionError as error:
-        raise OptionError(error.message, f"{error.hint}; presets: {', '.join(preset_names())}") from None
+        presets, methods = preset_names(), config.names("distillers")
+        if error.message != f"no method is called '{name}'":
+            raise
+        near = did_you_mean(name.lower().replace("_", "-"), [*presets, *methods])
+        hint = f"{near} methods: {', '.join(methods)}; presets: {', '.join(presets)}".strip()
+        raise OptionError(error.message, hint) from None
 
 
 def make_methods(methods: MethodLike | Sequence[MethodLike]) -> list[Distiller]:

@@ -20,7 +20,7 @@ from recdistill.models.base import Recommender
 from recdistill.models.ranking import top_items, top_users
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, open_data
-from recdistill.steps.load import load, load_weights
+from recdistill.steps.load import check_trained_on, load, load_weights
 
 STORED: tuple[str, ...] = ("top_items", "top_users", "observed_scores", "embeddings", "trajectory")
 """Kinds that a store may hold."""
@@ -71,11 +71,7 @@ def extract(
     if path is None:
         raise OptionError("the model has no directory", "train it into one, or pass the directory")
     manifest = read_manifest(path, kind="model")
-    if manifest.inputs.get("data") != opened.hash:
-        raise ArtifactError(
-            f"the model at {path} was trained on data {manifest.inputs.get('data')}, not on {opened.hash}",
-            "pass the data directory it was trained on",
-        )
+    check_trained_on(manifest, path, opened)
     if depth < 1:
         raise OptionError(f"depth must be at least 1; found {depth}")
     longest = max(opened.num_items, opened.num_users)
@@ -108,6 +104,7 @@ def extract(
             job.summary.update(
                 {
                     "model": manifest.options["model"],
+                    "on": manifest.options.get("on", ["train"]),
                     "best_epoch": manifest.summary.get("best_epoch"),
                     "parameters": manifest.summary.get("parameters"),
                     "model_bytes": manifest.summary.get("bytes"),

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from recdistill import config
-from recdistill.artifacts import load_arrays, read_manifest, save_arrays
+from recdistill.artifacts import Manifest, load_arrays, read_manifest, save_arrays
 from recdistill.data.interactions import Interactions
+from recdistill.data.prepared import Data
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import ArtifactError
 from recdistill.models.base import Recommender
@@ -88,3 +89,21 @@ def events_of(indptr: torch.Tensor, items: torch.Tensor, num_items: int) -> Inte
     users = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
     order = torch.arange(len(users)) - indptr[users]
     return Interactions.from_events(users, items.clone(), len(indptr) - 1, num_items, positions=order)
+
+
+def check_trained_on(model: Manifest, path: Path | str, data: Data) -> None:
+    """Refuse a teacher of other data, or of another split, whose train rows may be test rows here.
+
+    Args:
+        model: the manifest of the teacher.
+        path: its directory.
+        data: what a student is trained on.
+
+    Raises:
+        ArtifactError: it was trained on something else.
+    """
+    if model.inputs.get("data") != data.hash:
+        raise ArtifactError(
+            f"the model at {path} was trained on data {model.inputs.get('data')}, not on {data.hash}",
+            "pass the data directory it was trained on",
+        )

@@ -14,8 +14,9 @@ from recdistill.artifacts import read_manifest
 from recdistill.directories import MANIFEST
 from recdistill.distillers.base import Distiller
 from recdistill.errors import MissingKnowledgeError, OptionError
-from recdistill.knowledge.storable import never_in_ensembles, never_live, never_stored
+from recdistill.knowledge.storable import never_in_ensembles, never_live, never_stored, never_supplied
 from recdistill.knowledge.teacher import TeacherKnowledge
+from recdistill.models.base import Recommender
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,39 @@ def check_needs(
             error = never(config.find("models", str(teacher["name"])), method.needs, own)
         if error is not None:
             text = error.message if own == what else f"{what}: {error.message}"
-            raise MissingKnowledgeError(text, "use a method that reads lists, or another teacher")
+            raise MissingKnowledgeError(text, error.hint)
+
+
+def check_student(methods: Iterable[Distiller], student: Mapping[str, Any], what: str = "") -> None:
+    """Refuse a student that cannot learn, and methods that read of it what it does not have.
+
+    Args:
+        methods: what is distilled with.
+        student: its table, whose ``name`` is that of its model.
+        what: what the error calls the methods; each by its own name by default.
+
+    Raises:
+        OptionError: says which models can.
+    """
+    model = config.find("models", str(student["name"]))
+    check_trainable(model)
+    for method in methods:
+        error = never_supplied(model, method.student_needs, what or method.method_name())
+        if error is not None:
+            raise error
+
+
+def check_trainable(model: type[Recommender]) -> None:
+    """Refuse a model that is fitted at once as a student.
+
+    Raises:
+        OptionError: it is.
+    """
+    if model.closed_form:
+        raise OptionError(
+            f"{model.model_name()} is fitted at once, so it cannot learn from a teacher",
+            "choose a student that is trained by steps, such as bpr",
+        )
 
 
 def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what: str = "") -> None:
@@ -117,7 +150,12 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
             try:
                 getattr(knowledge, kind)(torch.arange(rows), depth)  # lists that end are deep enough
             except MissingKnowledgeError as error:
+                name, options = method.method_name(), method.options
+                option = next((key for key in ("k", "depth") if options.get(key) == depth), "depth")
                 raise MissingKnowledgeError(
-                    f"{what or method.method_name()}: {error.message}",
-                    f"set extract.depth and ensemble.depth to {depth} or more, or the method's own depth to {have}",
+                    f"{what or name}: {error.message}",
+                    f"set {name}.{option} to {have} or less, or make deeper lists: --depth {depth} of extract, or"
+                    f" extract.depth and ensemble.depth of a file; {error.hint.partition('; ')[2]}".rstrip(
+                        "; "
+                    ),
                 ) from None

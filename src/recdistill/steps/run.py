@@ -15,7 +15,7 @@ from recdistill.steps.distill import distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import extract
-from recdistill.steps.origins import Origin, check_needs, check_reads, origin_of
+from recdistill.steps.origins import Origin, check_needs, check_reads, check_student, origin_of
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
     base_weight_of,
@@ -166,6 +166,7 @@ def _checked(tree: dict[str, Any], number: int = 0) -> dict[str, Any]:
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
     made = make_methods(tables["distill"]) if tables["distill"] else []
+    check_student(made, split_model(tables["student"])[0])
     origin = next(iter(origins.values()))
     if tables["ensemble"]:
         check_needs(made, None, "distill")

@@ -16,6 +16,7 @@ from recdistill import config
 from recdistill.data.prepared import Data
 from recdistill.data.readers import NoSourceError
 from recdistill.errors import OptionError
+from recdistill.steps.distill import ObjectiveOptions
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
@@ -294,18 +295,6 @@ def check_alone(table: Mapping[str, Any]) -> None:
             "alone takes a training table; the rest is the student's",
         )
     make_training(table.get("training", {}), "alone.training")
-
-
-class ObjectiveOptions:
-    """The weight that is no method's.
-
-    Args:
-        base_weight: of the model's own loss, at least 0.
-    """
-
-    @config.validated
-    def __init__(self, *, base_weight: Annotated[float, Field(ge=0)] = 1.0) -> None:
-        self.base_weight = base_weight
 
 
 def base_weight_of(table: Mapping[str, Any], path: str) -> float:

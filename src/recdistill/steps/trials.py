@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recdistill.data.prepared import Data
 from recdistill.distillers.base import Objective
-from recdistill.errors import OptionError
+from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
@@ -140,7 +140,7 @@ class Study:
             trial.set_user_attr("seconds", round(time.monotonic() - started, 3))
             self.study.tell(trial, value)
             reason = ""
-        except (loop.TrainingDiverged, OptionError, _Pruned) as error:
+        except (loop.TrainingDiverged, OptionError, MissingKnowledgeError, _Pruned) as error:
             reason = str(error)
             value = error.value if isinstance(error, _Pruned) else None
             trial.set_user_attr("reason", reason)

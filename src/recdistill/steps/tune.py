@@ -17,9 +17,10 @@ from recdistill.errors import ArtifactError, DataError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.runfiles import toml_text
-from recdistill.steps.distill import make_methods, open_knowledge
+from recdistill.steps.distill import make_methods, note_teacher, open_knowledge
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import open_data
+from recdistill.steps.origins import check_reads
 from recdistill.steps.runtables import lines_of, prepare_source, read_tree, split_model
 from recdistill.steps.train import train
 from recdistill.steps.trials import Study, quiet, require_optuna
@@ -128,8 +129,8 @@ def _search(
     if not data.valid.num_pairs:
         raise DataError("the data has no valid rows to tune on", "prepare it with a valid split")
     if knowledge is not None:  # what is missing is said before the first trial
-        for method in make_methods(plan.setting.methods):
-            knowledge.require(method.needs, method.method_name())
+        check_reads(knowledge, make_methods(plan.setting.methods))
+        note_teacher(knowledge, shown)
     options: Json = {
         **{k: v for k, v in plan.options.options.items() if k not in ("trials", "timeout")},
         "model": plan.setting.model,

@@ -13,10 +13,9 @@ from recdistill import config
 from recdistill.config import validated
 from recdistill.distillers.base import term_names
 from recdistill.errors import OptionError
-from recdistill.steps.distill import DEFAULT_PRESET, make_methods, method_tables
-from recdistill.steps.origins import Origin, check_needs, origin_of
+from recdistill.steps.distill import DEFAULT_PRESET, ObjectiveOptions, make_methods, method_tables
+from recdistill.steps.origins import Origin, check_needs, check_student, origin_of
 from recdistill.steps.runtables import (
-    ObjectiveOptions,
     base_weight_of,
     check_alone,
     check_keys,
@@ -174,6 +173,8 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
     check_model(tables["student"], "student")
     check_alone(tables["alone"])
     setting = _setting(tree, options.target, teachers[0], tables)
+    if setting.methods:
+        check_student(make_methods(setting.methods), setting.model)
     if setting.methods and not origin.given:
         check_needs(make_methods(setting.methods), split_model(teachers[0])[0], "distill", origin.live)
     space = read_space(table_of(tree, "space"), setting.components())
