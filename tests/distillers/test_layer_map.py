@@ -42,7 +42,7 @@ def test_every_option_changes_the_loss() -> None:
 
 def test_random_layers_follow_the_generator() -> None:
     def drawn(seed: int) -> list[int]:
-        return Step(LayerMap(scheme="random"), seed=seed).method.get_buffer("chosen").tolist()
+        return Step(LayerMap(scheme="random"), seed=seed).method.get_buffer("maps")[-1].tolist()
 
     assert drawn(3) == drawn(3)
     assert len({tuple(drawn(seed)) for seed in range(8)}) > 1

@@ -3,12 +3,11 @@
 Li et al., BERT-EMD: Many-to-Many Layer Mapping for BERT Compression with Earth Mover's Distance, EMNLP 2020, for
 sequence models.
 
-    D_ij = distance(W h^S_i + b, h^T_j) L = Σ_ij F_ij D_ij  +  ‖V e^S + c − e^T‖² (mean over items and channels),
-    F = argmin of the transport from w to u w, u: weights of the student's and the teacher's layers, moved after each
-    step so that what fits cheaply gets more
+    D_ij = distance(W h^S_i + b, h^T_j)
+    L = Σ_ij F_ij D_ij  +  ‖V e^S + c − e^T‖² (mean over items and channels),   F = argmin of the transport from w to u
 
-h_i: what layer i leaves; e: what enters the first; W, b, V, c learnt. F is a constant of the gradient, which
-    is exact. Means
+w, u: weights of the student's and the teacher's layers, moved after each step so that what fits cheaply gets more; h_i:
+what layer i leaves; e: what enters the first; W, b, V, c learnt. F is a constant of the gradient, which is exact. Means
 are over the items of the batch's windows. The paper adds a transport between attention maps, and predictions (add
 the method ``logit-kd``). Its weights have no smoothing, so that a layer that fits perfectly takes everything; see
 :func:`recdistill.ops.transport.cooperative_weights`. AdaRec's students of fixed shape learn by the same loss with KL
@@ -90,7 +89,8 @@ class BERTEMD(Distiller):
         own, reads = both(student, teacher)
         projected = self.hidden(stacked(own.hidden_states, reads))
         targets = torch.stack(reads.hidden_states)
-        loss = self.transport(layer_distances(projected, targets, self.metric, self.reverse))
+        distances = layer_distances(projected, targets, self.metric, self.reverse)
+        loss = self.transport(distances, active=len(projected))
         if not self.embeddings:
             return loss
         first = self.first(stacked([own.embeddings], reads))

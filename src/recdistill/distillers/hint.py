@@ -33,7 +33,7 @@ class Hint(Distiller):
 
     Args:
         weight: of this term in the objective, above 0.
-        student_layer: i, from 0; below 0 counted from the last.
+        student_layer: i, from 0; below 0 counted from the last. Where a search draws fewer layers, the nearest one.
         teacher_layer: j, likewise.
         metric: ``mse`` (paper), ``cosine`` or ``kl``.
     """
@@ -73,5 +73,7 @@ class Hint(Distiller):
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         own, reads = both(student, teacher)
-        projected = self.projection(stacked(own.hidden_states[self.student_layer :][:1], reads))
+        layers = own.hidden_states
+        layer = max(-len(layers), min(self.student_layer, len(layers) - 1))
+        projected = self.projection(stacked([layers[layer]], reads))
         return pair_distances(projected, reads.hidden_states[self.teacher_layer][None], self.metric)[0]

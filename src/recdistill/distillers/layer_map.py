@@ -64,16 +64,25 @@ class LayerMap(Distiller):
 
     def setup(self, context: Context) -> None:
         own, other = shapes(context)
-        drawn = layer_map(self.scheme, len(own.hidden_states), len(other.hidden_states), context.generator)
-        self.register_buffer("chosen", torch.tensor(drawn))
+        layers, teacher_layers = len(own.hidden_states), len(other.hidden_states)
+        maps = torch.full(
+            (layers, layers), -1
+        )  # a search draws fewer layers in some steps: a row for each number
+        maps[-1] = torch.tensor(layer_map(self.scheme, layers, teacher_layers, context.generator))
         self.hidden = Projection(own.hidden_states[0], other.hidden_states[0], context.generator)
         if self.embeddings:
             self.first = Projection(own.embeddings, other.embeddings, context.generator)
+        for count in range(1, layers):
+            drawn = layer_map(self.scheme, count, teacher_layers, context.generator)
+            maps[count - 1, :count] = torch.tensor(drawn)
+        self.register_buffer("maps", maps)
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         own, reads = both(student, teacher)
-        targets = torch.stack([reads.hidden_states[layer] for layer in self.get_buffer("chosen").tolist()])
-        loss = pair_distances(self.hidden(stacked(own.hidden_states, reads)), targets, self.metric).mean()
+        projected = self.hidden(stacked(own.hidden_states, reads))
+        chosen = self.get_buffer("maps")[len(projected) - 1, : len(projected)].tolist()
+        targets = torch.stack([reads.hidden_states[layer] for layer in chosen])
+        loss = pair_distances(projected, targets, self.metric).mean()
         if not self.embeddings:
             return loss
         projected = self.first(stacked([own.embeddings], reads))

@@ -21,7 +21,7 @@ from torch import Tensor
 from recdistill.models.architecture import OPERATIONS, Architecture
 
 _MOST = 300_000
-"""Cells that are looked through; with more candidates the most probable ones of each edge."""
+"""Cells that are looked through; with more candidates the cheapest and the most probable ones of each edge."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,16 @@ class Meter:
         """
         table = choices.new_tensor([self.operations[name].at(width) for name in names])
         return self.base.at(width) + cells * (self.cell.at(width) + (choices @ table).sum())
+
+    def pressure(self, choices: Tensor, cells: Tensor, names: Sequence[str], width: float) -> Tensor:
+        """Of what the limit leaves beside the base, the share that the choices of a forward pass take, scalar.
+
+        So a table that takes most of the limit does not hide what is chosen.
+        """
+        assert self.limit is not None
+        base = self.base.at(width)
+        taken = self.expected(choices, cells, names, width) - base
+        return taken / max(self.limit - base, 1e-9 * self.limit)
 
     def scaled(self, factor: float) -> Meter:
         """Every part times ``factor``."""
@@ -130,12 +140,18 @@ class Found:
 
 
 def best_within(
-    log_operations: Tensor, log_cells: Tensor, names: Sequence[str], meters: Sequence[Meter], max_length: int
+    log_operations: Tensor,
+    log_cells: Tensor,
+    names: Sequence[str],
+    meters: Sequence[Meter],
+    max_length: int,
+    max_skips: int | None = None,
 ) -> Found:
     """The most probable architecture that stays within every meter's limit; without one, the nearest to it.
 
-    Every cell of the space is looked at, or, of a space that is too large, every cell of each edge's most probable
-    operations. Nearest is the smallest largest ratio of what is taken to its limit.
+    Every cell of the space is looked at, or, of a space that is too large, every cell of each edge's cheapest
+    operation and its most probable ones: what some architecture meets is met. Nearest is the smallest largest ratio of
+    what is taken to its limit.
 
     Args:
         log_operations: log shares of the operations, shape ``(edges, operations)``, −inf for what may not be.
@@ -143,8 +159,12 @@ def best_within(
         names: operations in the order of the columns.
         meters: with limits or without.
         max_length: L.
+        max_skips: identity operations of a cell at most; any number without it.
     """
-    cells_of = _cells(log_operations)  # (n, edges), places of operations
+    cells_of = _cells(log_operations, _dearness(names, meters))  # (n, edges), places of operations
+    if max_skips is not None and "skip" in names:
+        few = (cells_of == list(names).index("skip")).sum(dim=1) <= max_skips
+        cells_of = cells_of[few] if bool(few.any()) else cells_of
     scores = log_operations.gather(1, cells_of.T).sum(dim=0)
     causal = all(OPERATIONS[name].causal for name in names)
     reach = _reach(cells_of, names)
@@ -172,16 +192,31 @@ def best_within(
     return Found(architecture, cells, takes, outside == 0)
 
 
-def _cells(log_operations: Tensor) -> Tensor:
-    """Every choice of one operation an edge that may be, (n, edges) int64, the most probable operations first."""
+def _cells(log_operations: Tensor, dearness: Sequence[float]) -> Tensor:
+    """Choices of one operation an edge that may be, (n, edges) int64, the most probable operations first.
+
+    Where these would be too many, an edge keeps the cheapest of its operations and as many of the most probable ones as
+    there is room for.
+    """
     edges = len(log_operations)
     order = log_operations.sort(dim=1, descending=True, stable=True)
-    most = max(1, int(_MOST ** (1 / edges) + 1e-9))
-    allowed = [
-        [int(place) for place, value in zip(row, values, strict=True) if torch.isfinite(value)][:most]
-        for row, values in zip(order.indices, order.values, strict=True)
-    ]
+    most = max(2, int(_MOST ** (1 / edges) + 1e-9))
+    allowed: list[list[int]] = []
+    for row, values in zip(order.indices, order.values, strict=True):
+        known = [int(place) for place, value in zip(row, values, strict=True) if torch.isfinite(value)]
+        cheapest = min(known, key=lambda place: dearness[place])
+        kept = known[:most] if cheapest in known[:most] else [*known[: most - 1], cheapest]
+        allowed.append(kept)
     return torch.cartesian_prod(*(torch.tensor(row) for row in allowed)).view(-1, edges)
+
+
+def _dearness(names: Sequence[str], meters: Sequence[Meter]) -> list[float]:
+    """What an edge with each operation takes at one item, as the largest share of a limit."""
+    limited = [(meter, meter.limit) for meter in meters if meter.limit is not None]
+    return [
+        max((meter.operations[name].at(1.0) / limit for meter, limit in limited), default=0.0)
+        for name in names
+    ]
 
 
 def _reach(cells_of: Tensor, names: Sequence[str]) -> Tensor:

@@ -1,8 +1,8 @@
 """The term of a search that prices what the drawn architecture takes, and keeps the search's schedule.
 
     trade-off:   L = β · L_E(z)                          L_E of :mod:`recdistill.searching.costs`
-    budget:      L = Σ_m p_m · (cost_m(z) / limit_m − 1),     p_m ← max(0, p_m + η (cost_m / limit_m − 1))
-        after a step
+    budget:      L = Σ_m p_m · (r_m(z) − 1),   r_m = (cost_m − base_m) / (limit_m − base_m),
+                 p_m ← max(0, p_m + η (r_m − 1)) after a step        base: what every architecture takes, such as tables
 
 With a budget the prices p find the trade-off themselves: they rise while what is drawn costs more than the limit,
 and fall while it costs less. The temperature of the draws, and whether the architecture learns yet (``warmup``), are
@@ -87,7 +87,7 @@ class CostTerm(Distiller):
         names = self.net.operations
         drawn = Architecture.from_edges([names[int(place)] for place in choices.detach().argmax(dim=1)])
         width = width_of(drawn, round(float(cells.detach())), self.net.max_length)
-        found = [meter.expected(choices, cells, names, width) / (meter.limit or 1.0) for meter in self.meters]
+        found = [meter.pressure(choices, cells, names, width) for meter in self.meters]
         ratios = torch.stack(found)
         self.get_buffer("ratios").copy_(ratios.detach())
         return (self.get_buffer("prices").to(ratios) * (ratios - 1)).sum()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from recdistill.config import validated
+from recdistill.errors import OptionError
 from recdistill.models.architecture import SPACES
 from recdistill.searching.costs import CostName
 from recdistill.searching.derivation import Policy
@@ -42,13 +43,13 @@ class SearchOptions:
         temperature_decay: factor, in (0, 1] (paper's code: .8).
         temperature_every: epochs between two decays, at least 1 (paper's code: 5).
         temperature_floor: least temperature, above 0 (paper's code has none).
-        warmup: epochs in which only the weights learn, at least 0 (paper's code: 0).
+        warmup: epochs in which only the weights learn, and whose state is never taken, at least 0 (paper's code: 0).
         epochs: of the search at most, at least 1 (paper's code: 200).
         batch_size: of the search, at least 1; the training's by default.
         learning_rate: of the weights in the search, above 0; the training's by default (paper's code: 5e-3).
-        policy: ``argmax`` keeps every edge (paper's code), ``darts`` the two strongest of a node.
+        policy: ``argmax`` keeps every edge (paper's code), ``darts`` the two strongest of a node; not with a budget.
         allow_none: an edge may become ``none`` (paper's code: true).
-        max_skips: ``skip`` edges of a cell at most, at least 0; budgets do not look at it.
+        max_skips: ``skip`` edges of a cell at most, at least 0.
         init: of the student: ``inherit`` the search's weights (paper's code), or ``scratch``.
         retrain_with_teacher: the student learns from the teacher again (paper's code: false).
     """
@@ -90,6 +91,11 @@ class SearchOptions:
         init: Literal["inherit", "scratch"] = "inherit",
         retrain_with_teacher: bool = True,
     ) -> None:
+        if policy == "darts" and not (max_latency_ms is None and max_megabytes is None):
+            raise OptionError(
+                "search.policy is darts, and a budget is met by choosing every edge",
+                "leave out the budget, or set search.policy=argmax",
+            )
         self.operations = operations or SPACES[space]
         self.causal, self.nodes, self.cells, self.search_cells = causal, nodes, cells, search_cells
         self.mixture: Mixture = mixture

@@ -18,7 +18,7 @@ from recdistill.searching.options import SearchOptions
 from recdistill.searching.relaxation import gumbel
 from recdistill.searching.supernet import Supernet
 
-_TRIES = 3
+_TRIES = 5
 
 
 def meters_of(options: SearchOptions, net: Supernet, num_items: int, cache: Path) -> list[Meter]:
@@ -68,6 +68,7 @@ def check_budget(options: SearchOptions, net: Supernet, meters: Sequence[Meter])
         net.operations,
         meters,
         net.max_length,
+        options.max_skips,
     )
     if options.budgeted and not found.within:
         wanted = ", ".join(f"{m.name} {m.limit:g}" for m in meters if m.limit is not None)
@@ -88,22 +89,24 @@ def _log_cells(logits: Tensor, net: Supernet) -> Tensor:
     return fixed
 
 
+def preferred(
+    options: SearchOptions,
+    net: Supernet,
+    meters: Sequence[Meter],
+    note: Callable[[str], None] = lambda text: None,
+) -> Found:
+    """The architecture that a supernet prefers now, by what its costs are predicted to be."""
+    return _preferred(
+        options, net, net.architecture["operations"], net.architecture["cells"][0], meters, note
+    )
+
+
 def searched(
     options: SearchOptions, net: Supernet, meters: Sequence[Meter], note: Callable[[str], None]
 ) -> Found:
-    """The architecture that a trained supernet prefers."""
+    """The architecture that a trained supernet prefers; with a latency budget measured, and if need be another."""
     alpha, delta = net.architecture["operations"], net.architecture["cells"][0]
-    cells = _log_cells(delta, net)
-    if options.budgeted:
-        return _within(options, net, alpha, cells, meters, note, options.allow_none)
-    names, count = net.operations, int(cells.argmax()) + 1
-    found = derive(
-        alpha, names, policy=options.policy, allow_none=options.allow_none, max_skips=options.max_skips
-    )
-    if found.empty:
-        note("every edge prefers 'none', which would leave the newest item alone: the best others are taken")
-        found = derive(alpha, names, policy=options.policy, max_skips=options.max_skips)
-    return Found(found, count, {m.name: m.of(found, count, net.max_length) for m in meters}, True)
+    return _measured(options, net, alpha, delta, meters, note)
 
 
 def drawn(
@@ -113,41 +116,72 @@ def drawn(
     generator: torch.Generator,
     note: Callable[[str], None],
 ) -> Found:
-    """A random architecture: every edge uniform over the candidates; of a budget, the likeliest under random shares."""
+    """A random architecture: what would be derived if the shares were random."""
     alpha = gumbel((net.num_edges, len(net.operations)), generator)
     delta = gumbel((1, net.num_cells), generator)[0]
-    return _within(options, net, alpha, _log_cells(delta, net), meters, note, options.allow_none)
+    return _measured(options, net, alpha, delta, meters, note)
 
 
-def _within(
+def _preferred(
     options: SearchOptions,
     net: Supernet,
     alpha: Tensor,
-    cells: Tensor,
+    delta: Tensor,
     meters: Sequence[Meter],
     note: Callable[[str], None],
-    allow_none: bool,
 ) -> Found:
-    """The most probable architecture within the budgets: predicted, then measured, and if need be corrected."""
+    """The most probable architecture within the budgets, if there are any, as far as costs are predicted."""
+    log_cells = _log_cells(delta, net)
+
+    def found(allow_none: bool) -> Found:
+        if options.budgeted:
+            shares = log_shares(alpha, net.operations, allow_none)
+            most = options.max_skips
+            return best_within(shares, log_cells, net.operations, meters, net.max_length, most)
+        one = derive(
+            alpha, net.operations, policy=options.policy, allow_none=allow_none, max_skips=options.max_skips
+        )
+        count = int(log_cells.argmax()) + 1
+        return Found(one, count, {m.name: m.of(one, count, net.max_length) for m in meters}, True)
+
+    best = found(options.allow_none)
+    if not best.architecture.empty:
+        return best
+    note("every edge prefers 'none', which would leave the newest item alone: the best others are taken")
+    return found(False)
+
+
+def _measured(
+    options: SearchOptions,
+    net: Supernet,
+    alpha: Tensor,
+    delta: Tensor,
+    meters: Sequence[Meter],
+    note: Callable[[str], None],
+) -> Found:
+    """As :func:`_preferred`; a latency is measured, and where it is over its budget the prediction is corrected.
+
+    Where nothing that was tried stays within, the fastest of it is taken, and that is said.
+    """
     meters = list(meters)
-    shares = log_shares(alpha, net.operations, allow_none)
-    found = best_within(shares, cells, net.operations, meters, net.max_length)
+    place = next((n for n, meter in enumerate(meters) if meter.name == "latency_ms"), None)
+    if place is None or options.max_latency_ms is None:
+        return _preferred(options, net, alpha, delta, meters, note)
+    tried: list[Found] = []
     for _ in range(_TRIES):
-        place = next((n for n, meter in enumerate(meters) if meter.name == "latency_ms"), None)
-        if place is None:
-            break
+        found = _preferred(options, net, alpha, delta, meters, note)
         student = net.student(found.architecture, found.cells)
         measured = encoder_latency(student, options.latency_batch, net.max_length)
+        within = found.within and measured <= options.max_latency_ms
         predicted = found.takes["latency_ms"]
-        found = replace(found, takes={**found.takes, "latency_ms": measured})
-        if measured <= (options.max_latency_ms or measured):
-            break
-        note(
-            f"'{found.architecture}' takes {measured:.3g} ms, predicted {predicted:.3g}: looking for another"
-        )
+        tried.append(replace(found, takes={**found.takes, "latency_ms": measured}, within=within))
+        if within:
+            return tried[-1]
+        note(f"'{found.architecture}' takes {measured:.3g} ms, predicted {predicted:.3g}")
         meters[place] = meters[place].scaled(max(1.01, measured / predicted))
-        found = best_within(shares, cells, net.operations, meters, net.max_length)
-    if found.architecture.empty:
-        note("every edge became 'none': the budget leaves nothing else, or it is preferred")
-        return _within(options, net, alpha, cells, meters, note, False)
-    return found
+    fastest = min(tried, key=lambda one: one.takes["latency_ms"])
+    note(
+        f"over budget: of {_TRIES} architectures none stays within {options.max_latency_ms:g} ms; the fastest,"
+        f" '{fastest.architecture}' in {fastest.cells} cells, takes {fastest.takes['latency_ms']:.3g}"
+    )
+    return fastest

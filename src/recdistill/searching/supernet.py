@@ -4,14 +4,14 @@
     MixedCell_k(x; z),  k = 1…K output = Σ_k d_k x_k                                            d: the same of δ,
     which chooses the number of cells
 
-g is Gumbel noise, drawn anew at each forward of training; evaluation takes the largest α and δ. α and δ learn with an
-optimiser of their own: from the batches of the weights (one level, as published), or from users held out from those
-(``bilevel``, first order, as DARTS does).
+g is Gumbel noise, drawn anew at each forward of training; evaluation takes the architecture that would be derived. α
+and δ learn with an optimiser of their own: from the batches of the weights (one level, as published), or from users
+held out from those (``bilevel``, first order, as DARTS does).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recdistill import config
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import Samples
@@ -57,6 +58,12 @@ class Supernet(SequenceModel):
         loss: of training.
         num_negatives: as for :class:`~recdistill.models.cellnet.CellNet`.
         init_std: standard deviation of the initial tables, above 0.
+        popularity: as for :class:`~recdistill.models.cellnet.CellNet`.
+        calibration: likewise.
+
+    Attributes:
+        derivation: the architecture and its number of cells that α and δ stand for now, which evaluation computes; the
+            largest α and δ where there is none.
     """
 
     tables = (*SequenceModel.tables, "held_out_users")
@@ -84,6 +91,8 @@ class Supernet(SequenceModel):
         head: Head = "tied",
         loss: LossName = "softmax",
         num_negatives: Annotated[int, Field(ge=1)] = 1,
+        popularity: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        calibration: Annotated[float, Field(ge=0, le=1)] = 0.75,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
         super().__init__(**self.shared_options())
@@ -94,6 +103,8 @@ class Supernet(SequenceModel):
         self.architecture_rate, self.architecture_decay = architecture_rate, architecture_decay
         self.most_layers = cells
         self.generator: torch.Generator | None = None
+        self.derivation: Callable[[], tuple[Architecture, int]] | None = None
+        self._derived: tuple[Tensor, Tensor] | None = None
         self.drawn: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -135,7 +146,9 @@ class Supernet(SequenceModel):
         if not self.search_cells:
             delta = F.one_hot(torch.tensor([self.num_cells - 1]), self.num_cells).to(alpha) * 1e9
         if not self.training:
-            return chosen(alpha.detach()), chosen(delta.detach())[0]
+            if self._derived is None:
+                self._derived = self._derive(alpha.detach(), delta.detach())
+            return self._derived
         if bool(self.frozen_architecture):
             alpha, delta = alpha.detach(), delta.detach()
         source = self.generator or torch.default_generator
@@ -145,6 +158,21 @@ class Supernet(SequenceModel):
             drawn.append(straight_through(relaxed(logits, noise, float(self.temperature))))
         return drawn[0], drawn[1][0]
 
+    def _derive(self, alpha: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        if self.derivation is None:
+            return chosen(alpha), chosen(delta)[0]
+        architecture, cells = self.derivation()
+        choices = torch.zeros_like(alpha)
+        for edge, name in enumerate(architecture.edges):
+            if name in self.operations:  # an edge without operation is a row of zeros
+                choices[edge, self.operations.index(name)] = 1.0
+        return choices, F.one_hot(torch.tensor(cells - 1), self.num_cells).to(alpha)
+
+    def train(self, mode: bool = True) -> Supernet:
+        self._derived = None
+        super().train(mode)
+        return self
+
     # the sequence model
 
     def encode(self, places: Places) -> Encoded:
@@ -153,10 +181,12 @@ class Supernet(SequenceModel):
         last = int(depth.detach().argmax())
         x = embeddings = embedded(self, self.position_table, places)
         neighbours, hidden = Neighbours(places), list[Tensor]()
+        learns = depth.requires_grad and self.search_cells
         for number, cell in enumerate(self.cells):
-            if number > last and (mixture == "single" or not self.search_cells):
+            if number > last and not learns:
                 break
-            x = cell(x, neighbours, choices, mixture)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number <= last):  # deeper ones weigh 0
+                x = cell(x, neighbours, choices, mixture)
             hidden.append(x)
         output = hidden[last] * depth[last]
         for number, layer in enumerate(hidden):
@@ -194,18 +224,8 @@ class Supernet(SequenceModel):
 
     def student(self, architecture: Architecture, cells: int) -> CellNet:
         """An unbuilt student of ``architecture`` with this model's other options."""
-        shared = (
-            "causal",
-            "dim",
-            "dropout",
-            "max_length",
-            "samples",
-            "head",
-            "loss",
-            "num_negatives",
-            "init_std",
-        )
-        options = {name: self.options[name] for name in shared}
+        own = config.option_names(CellNet)
+        options = {name: value for name, value in self.options.items() if name in own and name != "cells"}
         return CellNet(architecture=str(architecture), cells=cells, **options)
 
 

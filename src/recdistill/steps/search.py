@@ -26,7 +26,7 @@ from recdistill.searching.budget import Found, Meter
 from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.costs import count
 from recdistill.searching.options import SearchOptions
-from recdistill.searching.outcome import check_budget, drawn, meters_of, searched
+from recdistill.searching.outcome import check_budget, drawn, meters_of, preferred, searched
 from recdistill.searching.supernet import Supernet
 from recdistill.steps.distill import MethodLike, lineage_of, make_methods, open_knowledge
 from recdistill.steps.fit import (
@@ -39,7 +39,7 @@ from recdistill.steps.fit import (
 )
 from recdistill.steps.load import load, save_model
 from recdistill.training.checkpoint import Checkpoint, note_start
-from recdistill.training.loop import train
+from recdistill.training.loop import Validator, train
 from recdistill.training.options import TrainingOptions
 from recdistill.wording import counted
 
@@ -110,6 +110,9 @@ def ablations(
 ) -> dict[str, Recommender]:
     """The search and everything it is compared with, a model directory for each in ``out``.
 
+    Architectures are compared, so all of them are trained from scratch unless ``init`` says otherwise, and the random
+    one takes no more than the one that was found.
+
     Args:
         data: a prepared data directory.
         teacher: the directory of a sequence model.
@@ -121,7 +124,20 @@ def ablations(
     """
     has_transport = _has_transport(make_methods(options.get("methods", "adarec")))
     chosen: list[Variant] = [name for name in VARIANTS if name != "no-emd" or has_transport]
-    return {name: search(data, teacher, Path(out) / name, variant=name, **options) for name in chosen}
+    given = options.pop("options", None) or {}
+    own: dict[str, Any] = {
+        "init": "scratch",
+        **(given.options if isinstance(given, SearchOptions) else given),
+    }
+    found: dict[str, Recommender] = {}
+    for name in chosen:
+        if name == "random" and own.get("policy") != "darts":
+            limit = read_json(Path(out) / "searched" / FOLDER / RESULT)["takes"]["megabytes"] * (1 + 1e-9)
+            how = {**own, "max_megabytes": min(limit, own.get("max_megabytes") or limit)}
+        else:
+            how = own
+        found[name] = search(data, teacher, Path(out) / name, variant=name, options=how, **options)
+    return found
 
 
 def _has_transport(methods: Sequence[Distiller]) -> bool:
@@ -242,7 +258,7 @@ class _Search:
 
     def _supernet(self) -> Supernet:
         chosen = self.options
-        shared = {k: v for k, v in self.student.items() if k not in ("causal", "popularity", "calibration")}
+        shared = {k: v for k, v in self.student.items() if k != "causal"}
         return Supernet(
             operations=chosen.operations,
             nodes=chosen.nodes,
@@ -296,12 +312,23 @@ class _Search:
         }
         settings = make_training({**self.training.options, **own})
         self.progress.note(self._size())
+        if options.warmup >= settings.epochs:
+            self.progress.note(
+                f"search.warmup is {options.warmup} of {settings.epochs} epochs: the architecture never learns"
+            )
+        net = self.net
+
+        def preference() -> tuple[Architecture, int]:
+            found = preferred(options, net, meters)
+            return found.architecture, found.cells
+
+        net.derivation = preference
         result = train(
-            self.net,
+            net,
             Objective([*methods, cost], self.teacher),
             self.data.train,
             settings,
-            self._validator(),
+            self._after_warmup(),
             seed=self.seed,
             device=pick_device(self.device),
             work=folder,
@@ -328,7 +355,14 @@ class _Search:
     def _learns_again(self) -> bool:
         return self.options.retrain_with_teacher and self.variant != "no-distillation"
 
-    def _validator(self) -> Any:
+    def _after_warmup(self) -> Validator | None:
+        """The validator, which says nothing while the architecture does not learn: what it is then is chance."""
+        validate = self._validator()
+        if validate is None:
+            return None
+        return lambda model: None if bool(self.net.frozen_architecture) else validate(model)
+
+    def _validator(self) -> Validator | None:
         return make_validator(self.data, self.training) if self.data.valid.num_pairs else None
 
 

@@ -24,7 +24,7 @@ from recdistill.training.optimisers import Optimiser, Several, group_optimiser, 
 from recdistill.training.options import TrainingOptions
 from recdistill.training.trajectory import Trajectory
 
-Validator = Callable[[Recommender], float]
+Validator = Callable[[Recommender], float | None]
 
 
 class TrainingDiverged(RecdistillError):

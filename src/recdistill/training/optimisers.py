@@ -37,7 +37,6 @@ class _TableOptimiser:
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
-        self.steps = torch.zeros((), dtype=torch.int64)
         self.slots: dict[str, Tensor] = {}
         self.scratch = {name: ops.row_slots(p.shape[0]) for name, p in self.parameters if p.dim() > 0}
 
@@ -46,16 +45,15 @@ class _TableOptimiser:
             parameter.grad = None
 
     def state_tensors(self) -> dict[str, Tensor]:
-        return {"steps": self.steps, **self.slots}
+        return dict(self.slots)
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.steps.copy_(tensors["steps"])
         for name, slot in self.slots.items():
             slot.copy_(tensors[name])
 
 
 class Adam(_TableOptimiser):
-    """Adam (Kingma & Ba, ICLR 2015) with coupled weight decay.
+    """Adam (Kingma & Ba, ICLR 2015) with coupled weight decay; a parameter counts the steps in which it has a gradient.
 
     Args:
         parameters: names and parameters.
@@ -86,22 +84,23 @@ class Adam(_TableOptimiser):
         for name, parameter in self.parameters:
             self.slots[f"{name}.first"] = torch.zeros_like(parameter.data)
             self.slots[f"{name}.second"] = torch.zeros_like(parameter.data)
+            self.slots[f"{name}.steps"] = torch.zeros((), dtype=torch.int64)
 
     @torch.no_grad()
     def step(self) -> None:
-        self.steps += 1
         for name, parameter in self.parameters:
             gradient = parameter.grad
             if gradient is None:
                 continue
             rows = parameter.data if parameter.dim() > 1 else parameter.data[:, None]
+            self.slots[f"{name}.steps"] += 1
             update = ops.adam_touched if self.touched_only else ops.adam_all
             update(
                 rows,
                 self.slots[f"{name}.first"].view_as(rows),
                 self.slots[f"{name}.second"].view_as(rows),
                 gradient if gradient.is_sparse else gradient.view_as(rows),
-                step=int(self.steps),
+                step=int(self.slots[f"{name}.steps"]),
                 learning_rate=self.learning_rate,
                 betas=self.betas,
                 epsilon=self.epsilon,
@@ -137,7 +136,6 @@ class RowwiseAdagrad(_TableOptimiser):
 
     @torch.no_grad()
     def step(self) -> None:
-        self.steps += 1
         for name, parameter in self.parameters:
             gradient = parameter.grad
             if gradient is None:
