@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -69,6 +70,34 @@ def test_the_most_probable_of_all_that_are_within() -> None:
         assert found.within
         assert (str(found.architecture), found.cells) == max(every)[1:]
         assert found.takes["x"] <= limit
+
+
+@pytest.mark.parametrize("nodes", [4, 5])
+def test_a_budget_that_the_cheapest_meet_is_met_in_large_spaces(nodes: int) -> None:
+    """Of 10 or 15 edges not every cell is looked at, but the cheapest one is."""
+    edges = nodes * (nodes + 1) // 2
+    alpha = torch.randn(edges, len(NAMES), generator=GENERATOR)
+    meter = bytes_meter(NAMES, 100, 4, 10, nodes, False, None)
+    least = meter.of(Architecture.from_edges(["skip"] * edges), 1, 10)
+    limited = dataclasses.replace(meter, limit=least * (1 + 1e-9))
+    found = best_within(log_shares(alpha, NAMES, False), torch.zeros(3), NAMES, [limited], 10)
+    assert found.within
+    assert found.takes["megabytes"] <= least * (1 + 1e-9)
+
+
+def test_skips_are_capped_within_budgets() -> None:
+    alpha = torch.zeros(3, len(NAMES))
+    alpha[:, NAMES.index("skip")] = 5.0
+    shares, cells = log_shares(alpha, NAMES, False), torch.zeros(2)
+    assert best_within(shares, cells, NAMES, [latency(50.0)], 50).architecture.edges.count("skip") == 3
+    assert best_within(shares, cells, NAMES, [latency(50.0)], 50, 1).architecture.edges.count("skip") == 1
+
+
+def test_pressure_is_what_the_limit_leaves_beside_the_base() -> None:
+    choices = torch.nn.functional.one_hot(torch.tensor([0, 1, 2]), len(NAMES)).float()
+    meter, cells = latency(5.0), torch.tensor(2.0)
+    base, taken = 1 + 0.1 * 7, 2 * (0.5 + 0.2 * 3 + 0.01 * 3 * 7)
+    assert float(meter.pressure(choices, cells, NAMES, 7)) == pytest.approx(taken / (5 - base))
 
 
 def test_without_limits_each_edge_takes_its_best() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from recdistill import config
 from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.base import Objective
 from recdistill.knowledge.teacher import live
 from recdistill.models.architecture import Architecture
-from recdistill.models.cells import BatchNorm
+from recdistill.models.cellnet import CellNet
+from recdistill.models.cells import BatchNorm, Neighbours
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import Places
 from recdistill.searching.budget import Meter, Part
@@ -44,7 +47,7 @@ def made(**options: Any) -> Supernet:
     return model
 
 
-@pytest.mark.parametrize("options", [{"dropout": 0.0}, {"mixture": "single", "head": "untied"}], ids=str)
+@pytest.mark.parametrize("options", [{"dropout": 0.0, "search_cells": False}, {"mixture": "single", "head": "untied"}], ids=str)
 def test_conforms_but_for_what_is_not_drawn(options: dict[str, Any]) -> None:
     single = options.get("mixture") == "single"
     unreached = pytest.raises(AssertionError, match="no gradient reaches") if single else nullcontext()
@@ -94,6 +97,94 @@ def test_training_draws_and_evaluation_does_not() -> None:
     assert {found[-1] for found in first} == {0, 1}
     model.eval()
     assert len({tuple(drawn()) for _ in range(5)}) == 1
+
+
+@pytest.mark.parametrize("mixture", ["full", "single"])
+def test_numbers_of_cells_that_compute_the_same_have_no_gradient_apart(mixture: Any) -> None:
+    """With ``none`` on every edge all cells pass on the same, so that nothing speaks for one number of them."""
+    model = made(cells=4, mixture=mixture, dropout=0.0).train()
+    with torch.no_grad():
+        model.architecture["operations"].fill_(-1e4)[:, model.operations.index("none")] = 1e4
+        for cell in model.cells[1:]:
+            cell.load_state_dict(model.cells[0].state_dict())
+    model.generator = torch.Generator().manual_seed(0)
+    places = Places(torch.tensor([[3, 1, 3], [2, 0, 1]]))
+    hidden: list[Tensor] = []
+    for _ in range(12):
+        encoded = model.encode(places)
+        hidden = list(encoded.hidden_states)
+        model.architecture["cells"].grad = None
+        encoded.outputs.square().sum().backward()
+        found = model.architecture["cells"].grad
+        assert found is not None
+        if len(hidden) > 1 and not torch.allclose(hidden[0], hidden[1]):
+            pytest.skip("cells of nothing change their input")
+        torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mixture", ["full", "single"])
+def test_the_gradient_of_the_number_of_cells_reads_every_number(mixture: Any) -> None:
+    """∂L/∂d_n = ⟨∂L/∂output, x_n⟩ for deeper cells too, by hand."""
+    model = made(cells=3, mixture=mixture, dropout=0.0).train()
+    model.generator = torch.Generator().manual_seed(3)
+    places = Places(torch.tensor([[3, 1, 3], [2, 0, 1]]))
+    for _ in range(8):
+        encoded = model.encode(places)
+        assert model.drawn is not None
+        choices, depth = model.drawn
+        (found,) = torch.autograd.grad(encoded.outputs.sum(), depth)
+        with torch.no_grad():
+            x, each = encoded.embeddings, list[Tensor]()
+            for cell in model.cells:
+                x = cell(x, Neighbours(places), choices, mixture)
+                each.append(x.sum())
+        torch.testing.assert_close(found, torch.stack(each), rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_computes_the_derived_architecture() -> None:
+    model = made(cells=2)
+    architecture = Architecture.parse("conv5d2; none, conv3")
+    student = model.student(architecture, 1)
+    student.build(DATA, torch.Generator())
+    student.load_state_dict(model.weights_of(architecture, 1))
+    places = Places(torch.tensor([[-1, 3, 1, 3, 5], [2, 2, 4, 0, 1]]))
+    model.derivation = lambda: (architecture, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval().encode(places).outputs, student.eval().encode(places).outputs)
+        other = Architecture.parse("conv3; conv3, conv3")
+        model.derivation = lambda: (other, 2)
+        kept = model.encode(places).outputs
+        torch.testing.assert_close(kept, student.encode(places).outputs)  # nothing has been learnt since
+        assert not torch.allclose(model.train().eval().encode(places).outputs, kept)
+
+
+METHODS = ["adarec", "bert-emd", "layer-map", "hint", "logit-kd", "rrd", "rce-kd", "de"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "hint.1"])
+def test_methods_learn_from_however_many_cells_are_drawn(method: str) -> None:
+    name, _, layer = method.partition(".")
+    built_method = config.find("distillers", name)(**({"student_layer": int(layer)} if layer else {}))
+    model = supernet(cells=3, mixture="single")
+    teacher = built(SASRec(dim=6, blocks=2, max_length=8), DATA)
+    objective = Objective([built_method, CostTerm()], live(teacher, DATA))
+    result = train(model, objective, DATA, TrainingOptions(epochs=6, batch_size=16))
+    assert {len(model.encode(Places(torch.tensor([[3, 1]]))).hidden_states) for _ in range(1)} <= {1, 2, 3}
+    assert all(math.isfinite(record["loss"]) for record in result.history)
+
+
+def test_the_student_has_every_option_of_the_search() -> None:
+    given: dict[str, Any] = {
+        "loss": "sampled-softmax",
+        "popularity": 0.7,
+        "calibration": 0.3,
+        "num_negatives": 4,
+    }
+    student = made(**given).student(Architecture.parse("conv3; skip, conv3"), 1)
+    for name, value in {**given, "dim": 4, "max_length": 8}.items():
+        assert student.options[name] == value
+    missing = set(config.option_names(CellNet)) - set(config.option_names(Supernet))
+    assert missing == {"architecture"}
 
 
 def test_the_architecture_may_be_frozen() -> None:

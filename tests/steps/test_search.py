@@ -13,12 +13,13 @@ import torch
 
 import recdistill as rd
 from command import Command
+from line_cases import Notes
 from recdistill.artifacts import read_manifest
 from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.models.architecture import Architecture
 from recdistill.models.base import Recommender
 from recdistill.models.cellnet import CellNet
-from recdistill.searching import latency
+from recdistill.searching import latency, outcome
 from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.latency import encoder_latency
 from recdistill.steps.search import FOLDER, RESULT, START, VARIANTS, ablations
@@ -113,6 +114,33 @@ def test_a_search_goes_on_where_it_was_interrupted(
         assert torch.equal(value, resumed.state_dict()[key]), key
 
 
+def test_a_state_of_the_warmup_is_never_taken(root: Path, tmp_path: Path) -> None:
+    found_in(root, tmp_path / "out", options={**SEARCH, "epochs": 4, "warmup": 2})
+    folder = tmp_path / "out" / FOLDER
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [record["metric"] is None for record in history] == [True, True, False, False]
+    assert json.loads((folder / RESULT).read_text())["best_epoch"] > 2
+
+
+def test_a_latency_that_nothing_tried_keeps_is_said(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes = iter([50.0, 40.0, 60.0, 70.0, 45.0])
+    monkeypatch.setattr(outcome, "encoder_latency", lambda *_: next(takes))
+    notes = Notes()
+    how = {**SEARCH, "max_latency_ms": 5.0, "latency_batch": 2}
+    found_in(root, tmp_path / "out", options=how, progress=notes)
+    facts = json.loads((tmp_path / "out" / FOLDER / RESULT).read_text())
+    assert facts["within"] is False
+    assert facts["takes"]["latency_ms"] == 40.0
+    assert any("over budget" in text and "takes 40" in text for text in notes.notes)
+
+
+def test_the_two_strongest_and_a_budget_do_not_go_together(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"search.policy is darts"):
+        found_in(root, tmp_path / "out", options={**SEARCH, "policy": "darts", "max_megabytes": 1.0})
+
+
 def test_every_variant(root: Path, tmp_path: Path) -> None:
     students = ablations(
         root / "data", root / "teacher", tmp_path / "all", model=MODEL, options=SEARCH, training=FAST
@@ -125,6 +153,14 @@ def test_every_variant(root: Path, tmp_path: Path) -> None:
     assert set(losses["no-distillation"]) == {"cellnet"}
     assert set(losses["random"]) == set(losses["searched"]) == {"cellnet", "adarec"}
     assert not (tmp_path / "all" / "random" / FOLDER / "history.jsonl").exists()
+    takes = {
+        name: json.loads((tmp_path / "all" / name / FOLDER / RESULT).read_text())["takes"]["megabytes"]
+        for name in ("searched", "random")
+    }
+    assert takes["random"] <= takes["searched"] * (1 + 1e-6)
+    assert {read_manifest(tmp_path / "all" / name).options["search"]["init"] for name in VARIANTS} == {
+        "scratch"
+    }
     searched = json.loads(
         (tmp_path / "all" / "no-emd" / FOLDER / "history.jsonl").read_text().splitlines()[0]
     )

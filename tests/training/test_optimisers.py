@@ -51,6 +51,25 @@ def test_adam_is_torch_adam(weight_decay: float, dense: bool) -> None:
     torch.testing.assert_close(found, table.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_steps_without_a_gradient_do_not_count() -> None:
+    """An architecture that waits while weights warm up starts with Adam's first step, as torch's does."""
+    generator = torch.Generator().manual_seed(1)
+    always, late = (nn.Parameter(torch.randn(3, 2, generator=generator)) for _ in range(2))
+    others = [nn.Parameter(p.detach().clone()) for p in (always, late)]
+    optimiser = make_optimiser(
+        "adam", [("always", always), ("late", late)], learning_rate=0.1, weight_decay=0.0, epsilon=1e-8
+    )
+    reference = torch.optim.Adam(others, lr=0.1)
+    for step in range(60):
+        for mine, theirs in zip((always, late), others, strict=True):
+            gradient = torch.randn(3, 2, generator=generator) if step > 50 or mine is always else None
+            mine.grad, theirs.grad = gradient, None if gradient is None else gradient.clone()
+        optimiser.step()
+        reference.step()
+    for mine, theirs in zip((always, late), others, strict=True):
+        torch.testing.assert_close(mine.detach(), theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_sparse_adam_is_torch_sparse_adam() -> None:
     steps = gradients(9)
     table = nn.Parameter(torch.linspace(-1, 1, 35).view(7, 5).clone())
