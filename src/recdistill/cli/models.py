@@ -154,6 +154,8 @@ def search(
         "training": chosen["training"],
         **call.options("seed", "device", "resume"),
     }
+    if ablations and variant != "searched":
+        raise OptionError(f"--ablations makes every variant, and --variant {variant} one", "give one of them")
     if ablations:
         made = run_ablations(data, teacher, call.out, **options)
         summaries = {name: read_manifest(call.out / name).summary for name in made}
@@ -191,4 +193,6 @@ def _finish(call: Call) -> None:
 def _search_lines(summary: dict[str, Any]) -> list[str]:
     found = summary["search"]
     takes = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found["takes"].items())
-    return [f"{counted(found['cells'], 'cell')} of {found['text']}; {takes}", *found["drawn"].splitlines()]
+    over = "" if found.get("within", True) else " (OVER BUDGET: nothing that was tried stays within)"
+    first = f"{counted(found['cells'], 'cell')} of {found['text']}; {takes}{over}"
+    return [first, *found["drawn"].splitlines()]

@@ -28,7 +28,8 @@ def transport_plan(cost: Tensor, rows: Tensor, columns: Tensor, solver: Solver =
     """The cheapest plan, solved exactly in float64 on the CPU.
 
     Args:
-        cost: D, shape ``(N, M)``; negative entries (rounding) count as 0.
+        cost: D, shape ``(N, M)``; negative entries (rounding) count as 0; of entries that are not finite there is no
+            cheapest plan, and w uᵀ is returned.
         rows: w, shape ``(N,)``, at least 0, of sum above 0; scaled to sum 1.
         columns: u, shape ``(M,)``, likewise.
         solver: ``pot`` (network simplex), ``linprog`` (scipy), or POT where it is installed.
@@ -46,6 +47,8 @@ def transport_plan(cost: Tensor, rows: Tensor, columns: Tensor, solver: Solver =
         )
     exact = np.maximum(cost.detach().double().cpu().numpy(), 0.0)
     w, u = (_shares(side) for side in (rows, columns))
+    if not np.isfinite(exact).all():  # of models that diverged: any plan will do, the loss says so
+        return torch.from_numpy(np.outer(w, u)).to(cost)
     plan = (
         _by_pot(exact, w, u)
         if solver == "pot" or (solver == "auto" and _has_pot())

@@ -184,6 +184,7 @@ def _read(directory: Directory, scenes: Mapping[str, str]) -> Search:
         ) from error
     model = manifest.options.get("model") or {}
     reach = cells * architecture.reach + 1
+    longest = int(model.get("max_length") or reach)
     stored = manifest.summary.get("parameters")
     return Search(
         name=directory.name,
@@ -196,7 +197,7 @@ def _read(directory: Directory, scenes: Mapping[str, str]) -> Search:
         options=manifest.options.get("search") or {},
         epochs=read_history(folder),
         best_epoch=best if isinstance(best, int) else None,
-        reads=min(reach, int(model.get("max_length") or reach)),
+        reads=min(reach, longest) if architecture.causal else longest,
         parameters=stored if isinstance(stored, int) else None,
         seconds=float(per_epoch * count) if per_epoch is not None and count else None,
     )
@@ -256,7 +257,9 @@ def _cost(search: Search, name: str, limit: str, told: str, notes: Notes) -> Cel
     value, most = search.takes.get(name), search.options.get(limit)
     if value is None:
         return notes.cell(Missing("it has no such budget, so it was not measured"))
-    detail = [*([told] if told else []), *([f"at most {most:g}"] if most is not None else [])]
+    detail = [told] if told else []
+    if most is not None:
+        detail.append(f"at most {most:g}" if value <= most else f"over the budget of {most:g}")
     return Cell(numbers.milliseconds(value), detail)
 
 

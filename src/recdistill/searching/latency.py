@@ -19,6 +19,7 @@ import torch
 
 from recdistill.data.interactions import Interactions
 from recdistill.errors import ArtifactError
+from recdistill.files import write_json
 from recdistill.models.architecture import Architecture
 from recdistill.models.cellnet import CellNet
 from recdistill.searching.budget import Meter, Part
@@ -66,15 +67,16 @@ def latency_meter(setting: Setting, limit: float | None = None, cache: Path | No
         stored[key] = _timed(setting)
         if cache is not None:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            cache.write_text(json.dumps(stored, indent=1), encoding="utf-8")
+            write_json(cache, stored)
     parts = stored[key]
-    return Meter(
-        "latency_ms",
-        Part(*parts["base"]),
-        Part(*parts["cell"]),
-        {name: Part(*parts["operations"][name]) for name in setting.operations},
-        limit,
-    )
+    try:
+        base, cell = Part(*parts["base"]), Part(*parts["cell"])
+        operations = {name: Part(*parts["operations"][name]) for name in setting.operations}
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{cache} is no table of latencies: {error}", "delete it, or name another file"
+        ) from None
+    return Meter("latency_ms", base, cell, operations, limit)
 
 
 def _read(cache: Path | None) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def _read(cache: Path | None) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(cache.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{cache} is no table of latencies: {error}", "delete it, or name another file"
         ) from None

@@ -27,11 +27,12 @@ class SearchOptions:
         nodes: of a cell, at least 1 (paper's code: 3).
         cells: at most, at least 1 (paper's code: always 4).
         search_cells: the number of cells is chosen too, from 1 (paper's code: false).
-        mixture: ``full`` evaluates every candidate in each step (paper's code), ``single`` the drawn one: two to four
-            times cheaper, with another gradient.
+        mixture: ``full`` evaluates every candidate in each step (paper's code), ``single`` the drawn one: half
+            the time, with another gradient.
         bilevel: the architecture learns from half of the users, the weights from the others (paper's code: false).
         architecture_rate: learning rate of the architecture, above 0 (paper's code: 2e-5, which hardly moves it).
-        architecture_decay: its weight decay, at least 0 (paper's code: 1e-4).
+        architecture_decay: its weight decay in the gradient, at least 0 (paper's code: 1e-4, but as AdamW's, which at
+            its rate is none).
         cost: what is priced: ``linear``, ``adabert`` or ``released`` (paper's code).
         beta: the trade-off, at least 0; budgets take its place (paper's code: 8 with ``released``; 0 is no cost).
         max_latency_ms: budget of the encoder, from histories to vectors, on this machine, above 0.
@@ -69,7 +70,7 @@ class SearchOptions:
         mixture: Mixture = "full",
         bilevel: bool = False,
         architecture_rate: Positive = 1e-3,
-        architecture_decay: Annotated[float, Field(ge=0)] = 1e-4,
+        architecture_decay: Annotated[float, Field(ge=0)] = 0.0,
         cost: CostName = "linear",
         beta: Annotated[float, Field(ge=0)] = 1.0,
         max_latency_ms: Positive | None = None,

@@ -24,6 +24,7 @@ from recdistill import config
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import Samples
+from recdistill.errors import DataError
 from recdistill.models.architecture import SPACES, Architecture
 from recdistill.models.base import ParameterGroup
 from recdistill.models.bpr import normal
@@ -48,7 +49,8 @@ class Supernet(SequenceModel):
         mixture: ``full`` evaluates every candidate (paper), ``single`` the drawn one.
         causal: refuse operations that look ahead.
         architecture_rate: learning rate of α and δ, above 0 (paper's code: 2e-5, which hardly moves them).
-        architecture_decay: their weight decay, at least 0 (paper's code: 1e-4).
+        architecture_decay: their weight decay in the gradient, at least 0 (paper's code: 1e-4, but as AdamW's,
+            which at its rate is none).
         bilevel: α and δ learn from half of the users, the weights from the others (paper: false).
         dim: length of a vector, at least 1.
         dropout: share of numbers left out, within [0, 1).
@@ -82,7 +84,7 @@ class Supernet(SequenceModel):
         mixture: Mixture = "full",
         causal: bool = True,
         architecture_rate: Annotated[float, Field(gt=0)] = 1e-3,
-        architecture_decay: Annotated[float, Field(ge=0)] = 1e-4,
+        architecture_decay: Annotated[float, Field(ge=0)] = 0.0,
         bilevel: bool = False,
         dim: Annotated[int, Field(ge=1)] = 16,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
@@ -202,6 +204,12 @@ class Supernet(SequenceModel):
             return
         held_out = self.held_out_users.cpu()
         own, others = of_users(interactions, ~held_out), of_users(interactions, held_out)
+        for what, part in (("the weights", own), ("the architecture", others)):
+            if not bool((part.event_indptr.diff() >= 2).any()):
+                raise DataError(
+                    f"no user with two train rows is left for {what}: with bilevel each has about half of the users",
+                    "set search.bilevel = false",
+                )
         apart = iter(())
         for batch in super().batches(own, batch_size, generator):
             other = next(apart, None)
