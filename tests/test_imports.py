@@ -47,7 +47,7 @@ ROOMS = [
     "deploy",
     "steps",
 ]
-FRONT = {"cli", "doctor", "terminal", "testing"}
+FRONT = {"cli", "doctor", "listing", "terminal", "testing"}
 COMES_WITH = {"llvmlite": "numba", "markupsafe": "jinja2", "ot": "pot"}
 
 

@@ -112,6 +112,28 @@ def test_a_live_teacher_stands_for_a_store(recdistill: Command, data: Path, tmp_
     assert "--live" in answer.err
 
 
+def test_options_are_listed(recdistill: Command) -> None:
+    every = recdistill("options")
+    assert every.code == 0
+    for name in ("sasrec", "hetcomp", "de-rrd  ", "sum of de, rrd"):
+        assert name in every.out
+    found = json.loads(recdistill("options", "--json").out)
+    assert set(found) == {"models", "methods", "presets"}
+    assert all(line for kind in found.values() for line in kind.values())
+    for name, key, option in (
+        ("rrd", "rrd", "num_interesting"), ("SASRec", "model", "blocks"), ("training", "training", "epochs"),
+        ("search", "search", "beta"), ("rce_kd", "rce-kd", "num_sampled"),
+    ):  # fmt: skip
+        assert f"  {key}.{option}=" in recdistill("options", name).out
+    told = json.loads(recdistill("options", "rrd", "--json").out)["options"]
+    assert told[0] == {
+        "name": "weight", "type": "number > 0", "help": "of this term in the objective, above 0.", "default": 0.001
+    }  # fmt: skip
+    assert 'method = "rrd"' in recdistill("options", "de-rrd").out
+    answer = recdistill("options", "rdr")
+    assert (answer.code, "did you mean" in answer.err) == (2, True)
+
+
 def test_doctor_and_version(recdistill: Command) -> None:
     answer = recdistill("doctor", "--json")
     assert answer.code == 0

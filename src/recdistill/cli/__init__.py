@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
@@ -71,6 +72,48 @@ def _fail(message: str, kind: str, hint: str, as_json: bool) -> NoReturn:
     sys.exit(2)
 
 
+def options(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="A model, a method, a preset, training or search.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List models, methods and presets, or the options of one."""
+    from recdistill import listing
+
+    if name is None:
+        found = listing.everything()
+        if as_json:
+            print(json.dumps(found))  # noqa: T201
+            return
+        for kind, entries in found.items():
+            print(f"{kind}:")  # noqa: T201
+            for entry, line in entries.items():
+                print(f"  {entry:<18} {line}")  # noqa: T201
+        print("recdistill options NAME lists the options of one, and of training and search")  # noqa: T201
+        return
+    from recdistill.steps.distill import preset_names
+
+    if name in preset_names():
+        text = listing.preset_text(name)
+        print(json.dumps({"preset": text}) if as_json else text.rstrip())  # noqa: T201
+        return
+    what, key, texts = listing.options_of(name)
+    if as_json:
+        print(json.dumps({"about": what, "key": key, "options": [listing.as_json(one) for one in texts]}))  # noqa: T201
+        return
+    print(what)  # noqa: T201
+    for one in texts:
+        given = listing.as_json(one)
+        shown = json.dumps(given.get("default"), ensure_ascii=False).replace("null", "none")
+        default = f"={shown}" if "default" in given else ""
+        print(f"  {key}.{one.name}{default}  ({one.type})")  # noqa: T201
+        print(textwrap.fill(one.doc, 96, initial_indent="      ", subsequent_indent="      "))  # noqa: T201
+
+
 def doctor(as_json: Json = False) -> None:
     """Print versions, cores, GPU and extras."""
     from recdistill.doctor import examine, missing
@@ -104,6 +147,7 @@ def _root(
 
 
 for _command in (
-    demo, prepare, train, extract, ensemble, distill, search, evaluate, recommend, report, run, compare, tune, doctor,
+    demo, prepare, train, extract, ensemble, distill, search, evaluate, recommend, report, run, compare, tune,
+    options, doctor,
 ):  # fmt: skip
     app.command()(_command)

@@ -17,7 +17,7 @@ from recdistill.wording import counted
 def train(
     call: Call,
     data: DataDir,
-    model: Annotated[str, Option(help="bpr, lightgcn, popularity, ...")] = "bpr",
+    model: Annotated[str, Option(help="One of those that recdistill options lists.")] = "bpr",
     *,
     on: Annotated[str, Option(help="Splits to train on: train, or train,valid to refit.")] = "train",
 ) -> None:
@@ -55,8 +55,8 @@ def distill(
         list[str] | None,
         Option(
             "--method",
-            help="A method or a preset of docs/methods.md; repeated ones add up (default recommended, as far as"
-            " the knowledge goes).",
+            help="A method or a preset that recdistill options lists; repeated ones add up"
+            " (default recommended, as far as the knowledge goes).",
             show_default=False,
         ),
     ] = None,
@@ -111,8 +111,8 @@ def search(
         list[str] | None,
         Option(
             "--method",
-            help="A method or a preset of docs/methods.md, in the search and in the training after it; repeated ones"
-            " add up (default adarec).",
+            help="A method or a preset that recdistill options lists, in the search and in the training after it;"
+            " repeated ones add up (default adarec).",
             show_default=False,
         ),
     ] = None,
