@@ -62,7 +62,7 @@ CASES: dict[str, dict[str, object]] = {
     "bpr dim 400, adam": case(dim=400, target=3.0, published=6.0),
     "bpr dim 400, sparse-adam": case(dim=400, target=0.5, published=6.0, optimiser="sparse-adam"),
     "rrd": case(RRD, target=0.5, published=8.0),
-    "de, soft": case({"method": "de", **SOFT}, target=16.0, published=80.0, epochs=3),
+    "de, soft": case({"method": "de", **SOFT}, target=8.0, published=80.0, epochs=3),
     "de, soft, bf16": case({"method": "de", **SOFT}, target=8.0, published=80.0, epochs=3, precision="bf16"),
     "de, one-hot": case({"method": "de", **HARD}, target=1.5, published=80.0),
     "de-rrd, one-hot": case({"method": "de", **HARD}, RRD),
