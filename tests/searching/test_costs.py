@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdistill.models.architecture import SPACES
 from recdistill.models.cells import Convolution, make_operation
-from recdistill.searching.costs import SHIPPED, cell_cost, cost_table, count
+from recdistill.searching.costs import SHIPPED, cell_cost, cost_table, count, latency_table
 
 RELEASED = SPACES["released"]
 EDGES = ["conv3d2", "skip", "around5", "aroundmax3", "none", "around3d2"]
@@ -106,3 +106,11 @@ def test_gradients_reach_the_choices() -> None:
     cell_cost(choices, cost_table("linear", SPACES["causal"], 50, 64), "linear", 2, 4).backward()
     assert choices.grad is not None
     assert float(choices.grad[0, 2]) == pytest.approx(0.3114757 / 6 / 2, abs=1e-6)
+
+
+def test_measured_costs_are_shares_of_their_sum() -> None:
+    table = latency_table([4.0, 1.0, 0.0])
+    assert table.tolist() == pytest.approx([0.8, 0.2, 0.0])
+    choices = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert float(cell_cost(choices, table, "latency", 2, 4)) == pytest.approx((0.8 + 0.2) / 2 * 2 / 4)
+    assert latency_table([0.0, 0.0]).tolist() == [0.0, 0.0]

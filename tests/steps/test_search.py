@@ -136,6 +136,19 @@ def test_a_latency_that_nothing_tried_keeps_is_said(
     assert any("over budget" in text and "takes 40" in text for text in notes.notes)
 
 
+def test_measured_latency_as_the_price(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of operations that compute alike, a search at a high price takes the one that is fastest here."""
+    slow = {"conv3": 4.0, "conv5": 1.0}
+    parts = {"base": [1.0, 0.0], "cell": [0.1, 0.0], "operations": {n: [t, 0.0] for n, t in slow.items()}}
+    monkeypatch.setattr(latency, "_timed", lambda setting: parts)
+    how = {**SEARCH, "operations": ["conv3", "conv5"], "cost": "latency", "beta": 50.0, "epochs": 12}
+    found_in(root, tmp_path / "out", options={**how, "architecture_rate": 0.3})
+    facts = json.loads((tmp_path / "out" / FOLDER / RESULT).read_text())
+    assert set(Architecture.from_json(facts["architecture"]).edges) == {"conv5"}
+    assert facts["cells"] == 1
+    assert facts["takes"]["latency_ms"] > 0
+
+
 def test_the_two_strongest_and_a_budget_do_not_go_together(root: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"search.policy is darts"):
         found_in(root, tmp_path / "out", options={**SEARCH, "policy": "darts", "max_megabytes": 1.0})

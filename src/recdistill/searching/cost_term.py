@@ -22,7 +22,7 @@ from recdistill.knowledge.base import TeacherState
 from recdistill.models.architecture import Architecture
 from recdistill.models.base import Batch, State
 from recdistill.searching.budget import Meter, width_of
-from recdistill.searching.costs import SHIPPED, CostName, cell_cost, cost_table
+from recdistill.searching.costs import SHIPPED, CostName, cell_cost, cost_table, latency_table
 from recdistill.searching.derivation import entropy
 from recdistill.searching.relaxation import annealed
 from recdistill.searching.supernet import Supernet
@@ -34,7 +34,7 @@ class CostTerm(Distiller):
     Args:
         cost: the form of L_E.
         beta: β, at least 0.
-        meters: those with limits price instead of β.
+        meters: those with limits price instead of β; the form ``latency`` reads its table off that of the latency.
         price_rate: η, above 0.
         warmup: epochs in which only the weights learn, at least 0.
         schedule: the temperature's start, decay, epochs between decays, and floor.
@@ -58,6 +58,7 @@ class CostTerm(Distiller):
         self.cost: CostName = cost
         self.beta, self.warmup, self.schedule, self.price_rate = beta, warmup, schedule, price_rate
         self.meters = [meter for meter in meters if meter.limit is not None]
+        self.latency = next((meter for meter in meters if meter.name == "latency_ms"), None)
         self.register_buffer("prices", torch.zeros(len(self.meters)))
         self.register_buffer("ratios", torch.ones(len(self.meters)))
 
@@ -65,8 +66,18 @@ class CostTerm(Distiller):
         assert isinstance(context.model, Supernet)
         self._supernet = (context.model,)  # in a tuple, so that its parameters are not this module's
         self.net.generator = context.generator
-        size = SHIPPED if self.cost == "released" else (self.net.max_length, self.net.dim)
-        self.register_buffer("table", cost_table(self.cost, self.net.operations, *size), persistent=False)
+        self.register_buffer("table", self._table(), persistent=False)
+
+    def _table(self) -> Tensor:
+        net = self.net
+        if self.cost == "latency":
+            if self.latency is None:  # nothing is priced
+                return torch.zeros(len(net.operations))
+            return latency_table(
+                [self.latency.operations[name].at(float(net.max_length)) for name in net.operations]
+            )
+        size = SHIPPED if self.cost == "released" else (net.max_length, net.dim)
+        return cost_table(self.cost, net.operations, *size)
 
     @property
     def net(self) -> Supernet:

@@ -6,10 +6,11 @@ additions and 2LC of batch normalisation, and has kC² + 3C parameters; a pool t
     linear    c_o = ½ (MAC_o / Σ MAC + PAR_o / Σ PAR)                    Σ c = 1
     released  c_o = 10 · ½ (softmax_o(MAC / 10⁶) + softmax_o(PAR / 10⁶))   Σ c = 10
     adabert   the same without the factor 10                              Σ c = 1
+    latency   c_o = t_o / Σ t, t_o the milliseconds measured of an edge of o     Σ c = 1
 
 Before the softmax a count of 0 becomes 1, as published. The table shipped with the published code is ``released`` at
 L = 100, C = 128; at a student's size that softmax is nearly flat, so that being larger hardly costs anything.
-``linear`` and ``adabert`` are means over edges times K / K_max, ``released`` is a sum over the edges of one cell.
+``released`` is a sum over the edges of one cell, the others are means over edges times K / K_max.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from recdistill.models.architecture import OPERATIONS
 
-CostName = Literal["linear", "adabert", "released"]
+CostName = Literal["linear", "adabert", "released", "latency"]
+CountedName = Literal["linear", "adabert", "released"]
 SHIPPED = 100, 128
 """Length and channels of the published table."""
 
@@ -43,7 +45,7 @@ def count(name: str, length: int, dim: int) -> Count:
     return Count(length * dim, 0) if operation.kind in ("max", "avg") else Count(0, 0)
 
 
-def cost_table(form: CostName, names: Sequence[str], length: int, dim: int) -> Tensor:
+def cost_table(form: CountedName, names: Sequence[str], length: int, dim: int) -> Tensor:
     """c of each operation, float64, shape ``(operations,)``.
 
     Args:
@@ -57,6 +59,12 @@ def cost_table(form: CostName, names: Sequence[str], length: int, dim: int) -> T
         return (counts / counts.sum(dim=0).clamp(min=1)).mean(dim=1)
     shares = torch.softmax(torch.where(counts == 0, 1.0, counts) / 1e6, dim=0)
     return shares.mean(dim=1) * (10 if form == "released" else 1)
+
+
+def latency_table(milliseconds: Sequence[float]) -> Tensor:
+    """c of each operation from what an edge of it was measured to take, float64, shape ``(operations,)``."""
+    taken = torch.tensor(milliseconds, dtype=torch.float64)
+    return taken / taken.sum().clamp(min=1e-12)
 
 
 def cell_cost(

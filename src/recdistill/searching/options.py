@@ -33,11 +33,11 @@ class SearchOptions:
         architecture_rate: learning rate of the architecture, above 0 (paper's code: 2e-5, which hardly moves it).
         architecture_decay: its weight decay in the gradient, at least 0 (paper's code: 1e-4, but as AdamW's, which at
             its rate is none).
-        cost: what is priced: ``linear``, ``adabert`` or ``released`` (paper's code).
+        cost: what is priced: ``linear``, ``adabert`` or ``released`` (paper's code), or ``latency``, as measured here.
         beta: the trade-off, at least 0; budgets take its place (paper's code: 8 with ``released``; 0 is no cost).
         max_latency_ms: budget of the encoder, from histories to vectors, on this machine, above 0.
         max_megabytes: budget of the weights, tables among them, above 0.
-        latency_batch: histories a request for which latency is measured, at least 1.
+        latency_batch: histories a request for which the encoder's latency is measured, at least 1.
         latency_table: JSON file of measured latencies, read and added to; measured anew without it.
         price_rate: step of the prices that budgets have, above 0.
         temperature: of the draws at the start, above 0 (paper's code: 1).

@@ -22,7 +22,7 @@ _TRIES = 5
 
 
 def meters_of(options: SearchOptions, net: Supernet, num_items: int, cache: Path) -> list[Meter]:
-    """What is counted of every architecture, and what is measured where there is a budget for it.
+    """What is counted of every architecture, and what is measured where it has a budget or is the price.
 
     Args:
         options: budgets.
@@ -41,7 +41,7 @@ def meters_of(options: SearchOptions, net: Supernet, num_items: int, cache: Path
             options.max_megabytes,
         )
     ]
-    if options.max_latency_ms is not None:
+    if options.max_latency_ms is not None or options.cost == "latency":
         setting = Setting(
             options.latency_batch,
             net.dim,
@@ -165,14 +165,14 @@ def _measured(
     """
     meters = list(meters)
     place = next((n for n, meter in enumerate(meters) if meter.name == "latency_ms"), None)
-    if place is None or options.max_latency_ms is None:
+    if place is None:
         return _preferred(options, net, alpha, delta, meters, note)
     tried: list[Found] = []
     for _ in range(_TRIES):
         found = _preferred(options, net, alpha, delta, meters, note)
         student = net.student(found.architecture, found.cells)
         measured = encoder_latency(student, options.latency_batch, net.max_length)
-        within = found.within and measured <= options.max_latency_ms
+        within = found.within and (options.max_latency_ms is None or measured <= options.max_latency_ms)
         predicted = found.takes["latency_ms"]
         tried.append(replace(found, takes={**found.takes, "latency_ms": measured}, within=within))
         if within:
@@ -181,7 +181,7 @@ def _measured(
         meters[place] = meters[place].scaled(max(1.01, measured / predicted))
     fastest = min(tried, key=lambda one: one.takes["latency_ms"])
     note(
-        f"over budget: of {_TRIES} architectures none stays within {options.max_latency_ms:g} ms; the fastest,"
+        f"over budget: of {_TRIES} architectures none stays within {options.max_latency_ms} ms; the fastest,"
         f" '{fastest.architecture}' in {fastest.cells} cells, takes {fastest.takes['latency_ms']:.3g}"
     )
     return fastest
