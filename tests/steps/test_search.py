@@ -40,7 +40,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place in range(int(rng.integers(4, 12)))
     ]
     table = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
-    rd.prepare(table, folder / "data", split="leave-one-out", holdout="last")
+    table.write_csv(folder / "log.csv")
+    rd.prepare(folder / "log.csv", folder / "data", split="leave-one-out", holdout="last")
     rd.train(
         folder / "data", {"name": "sasrec", "dim": 8, "max_length": 10}, folder / "teacher", training=FAST
     )
@@ -316,3 +317,66 @@ def test_the_command(root: Path, tmp_path: Path, recdistill: Command) -> None:
     result = json.loads(answer.out)["result"]
     assert result["search"]["cells"] in (1, 2)
     assert Architecture.parse(result["search"]["text"])
+
+
+def compared(root: Path, *methods: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {
+        "data": {"source": str(root / "log.csv"), "split": "leave-one-out", "holdout": "last"},
+        "teacher": {"model": "sasrec", "dim": 8, "max_length": 10, "training": FAST, "live": True},
+        "student": {"model": "sasrec", "dim": 4, "max_length": 10, "training": FAST},
+        "method": list(methods),
+        "evaluate": {"k": [5], "latency": False},
+        "seeds": [0, 1],
+        **changed,
+    }
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_searches_are_rows_of_a_comparison(root: Path, tmp_path: Path) -> None:
+    searched = {"name": "searched", "search": SEARCH, "model": MODEL}
+    random = {"name": "random", "search": {"variant": "random", "cells": 2, "nodes": 2}, "model": MODEL}
+    tree = compared(root, searched, random, {"name": "logit-kd"})
+    made = rd.compare(tree, tmp_path)
+    rows = made.comparison["evaluations"]["full"]["rows"]
+    assert {
+        name: rows[name]["seeds"] for name in ("searched", "random", "logit-kd", "alone")
+    } == dict.fromkeys(("searched", "random", "logit-kd", "alone"), 2)
+    for seed in (0, 1):
+        manifest = read_manifest(tmp_path / "split-0" / f"random-seed-{seed}")
+        assert (manifest.options["variant"], manifest.seed) == ("random", seed)
+        assert manifest.options["model"]["name"] == "cellnet"
+    each = [
+        json.loads((tmp_path / "split-0" / "evaluation-full" / "metrics.json").read_text())["models"][name]
+        for name in ("searched-seed-0", "searched-seed-1")
+    ]
+    mean = sum(one["metrics"]["ndcg@5"]["mean"] for one in each) / 2
+    assert rows["searched"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(mean)
+    assert made.comparison["lineage"]["searched"] == {"teacher": "teacher", "alone": "alone"}
+    before = (tmp_path / "split-0" / "searched-seed-0" / "manifest.json").stat().st_mtime_ns
+    rd.compare(tree, tmp_path)
+    assert (tmp_path / "split-0" / "searched-seed-0" / "manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"search": {"variant": "best"}}, "no variant is called 'best'"),
+        ({"search": {"celsl": 2}}, "celsl.*cells"),
+        ({"search": {}, "model": {"cells": 2}}, "x.model.cells is what the search is for"),
+        ({"model": {"dim": 4}}, "nothing is searched"),
+        ({"search": {}, "base_weight": 2.0}, "neither base_weight nor from"),
+    ],
+)
+def test_searches_in_files_are_checked_first(
+    root: Path, tmp_path: Path, method: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(OptionError, match=words):
+        rd.compare(compared(root, {"name": "x", **method}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_wants_a_live_teacher(root: Path, tmp_path: Path) -> None:
+    stored = {"model": "sasrec", "dim": 8, "training": FAST}
+    with pytest.raises(MissingKnowledgeError, match=r"x: adarec reads what each item .*live = true"):
+        rd.compare(compared(root, {"name": "x", "search": SEARCH}, teacher=stored), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -27,6 +27,7 @@ from recdistill.steps.extract import extract
 from recdistill.steps.origins import check_reads
 from recdistill.steps.report import report
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
+from recdistill.steps.search import search
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -210,6 +211,15 @@ class _Comparison:
         try:
             if taught_by is None:
                 self._kept(lambda force: train(split.data, row.model, path, force=force, **common))
+            elif row.search:
+                how = {key: value for key, value in row.search.items() if key != "variant"}
+                model = {key: value for key, value in row.model.items() if key != "name"}
+                self._kept(
+                    lambda force: search(
+                        split.data, knowledge[taught_by.name], path, model=model, options=how, methods=row.methods,
+                        variant=row.search["variant"], force=force, **common,
+                    )
+                )  # fmt: skip
             else:
                 self._kept(
                     lambda force: distill(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -12,6 +12,8 @@ from pydantic import Field
 from recdistill import config
 from recdistill.errors import OptionError
 from recdistill.evaluation.metrics import ACCURACY
+from recdistill.models.cellnet import CellNet
+from recdistill.searching.options import SearchOptions
 from recdistill.steps.distill import make_methods, preset_names
 from recdistill.steps.fit import make_model, make_training
 from recdistill.steps.origins import Origin, check_needs, check_student, origin_of
@@ -32,6 +34,7 @@ from recdistill.steps.runtables import (
     table_of,
     tables_of,
 )
+from recdistill.steps.search import check_search
 
 ALONE = "alone"
 
@@ -73,6 +76,7 @@ class Row:
         teacher: what it learns from, a teacher or an ensemble; None where it is trained alone.
         methods: what it is distilled with.
         base_weight: weight of its own loss.
+        search: how the model's architecture is searched for, with the ``variant``; empty where it is given.
         alone: the row of the same student trained alone; empty for that one itself.
     """
 
@@ -82,6 +86,7 @@ class Row:
     teacher: Teacher | Ensemble | None = None
     methods: tuple[Table, ...] = ()
     base_weight: float = 1.0
+    search: Table = field(default_factory=dict[str, Any])
     alone: str = ""
 
     def directory(self, seed: int) -> str:
@@ -218,7 +223,7 @@ def _method_rows(
 ) -> list[Row]:
     """One method, for one student and everything that it learns from."""
     name = str(table.get("name") or table.get("preset") or "")
-    known = ("name", "from", "preset", "distill", "training", "base_weight", "teachers")
+    known = ("name", "from", "preset", "distill", "training", "base_weight", "teachers", "search", "model")
     for key in set(table) - set(known):
         if name in config.names("distillers") and key in config.option_names(config.find("distillers", name)):
             raise OptionError(
@@ -239,11 +244,14 @@ def _method_rows(
             f"method {name}: no preset '{table['preset']}'", f"presets: {', '.join(preset_names())}"
         )
     parts: Any = methods_of(tuned or table)
-    made = make_methods(parts or str(table.get("preset", name)))
+    search = _searched(table, name)
+    made = make_methods(parts or str(table.get("preset", "adarec" if search else name)))
     resolved: tuple[Table, ...] = tuple({"method": one.method_name(), **one.options} for one in made)
     own = {**training, **table_of(tuned.get("student", {}), "training"), **table_of(table, "training")}
     make_training(own)
     weight = base_weight_of(table if "base_weight" in table else tuned, name)
+    if search:
+        model = {"name": CellNet.model_name(), **table_of(table, "model")}
     check_student(made, model, name)
     sources = _sources(table, name, teachers, ensembles)
     for _, teacher in sources:
@@ -252,9 +260,39 @@ def _method_rows(
         elif not teacher.origin.given:  # what is given is opened before anything is trained
             check_needs(made, teacher.model, name, teacher.origin.live)
     return [
-        Row(_joined(name, student, shown), model, own, teacher, resolved, weight, _joined(ALONE, student))
+        Row(
+            _joined(name, student, shown),
+            model,
+            own,
+            teacher,
+            resolved,
+            weight,
+            search,
+            _joined(ALONE, student),
+        )
         for shown, teacher in sources
     ]
+
+
+def _searched(table: Table, name: str) -> Table:
+    """The ``[method.search]`` of a row, its values checked; empty where nothing is searched.
+
+    Raises:
+        OptionError: a wrong value, or one that a search does not take.
+    """
+    if "search" not in table:
+        if "model" in table:
+            raise OptionError(
+                f"method {name}: [method.model] is that of a searched student, and nothing is searched",
+                "give the student its options, or add [method.search]",
+            )
+        return {}
+    search = {"variant": "searched", **table_of(table, "search")}
+    check_search(search["variant"], table_of(table, "model"), f"{name}.model")
+    config.build(SearchOptions, {k: v for k, v in search.items() if k != "variant"}, f"{name}.search")
+    if "base_weight" in table or "from" in table:
+        raise OptionError(f"method {name}: a search takes neither base_weight nor from", "leave them out")
+    return search
 
 
 def _sources(
@@ -309,7 +347,14 @@ def _check_rows(rows: Sequence[Row], taken: set[str]) -> None:
         if row.teacher is None:
             continue
         model, training = make_model(row.model), make_training(row.training)
-        content = [model.model_name(), model.options, training.options, row.teacher.name, row.methods]
+        content = [
+            model.model_name(),
+            model.options,
+            training.options,
+            row.teacher.name,
+            row.methods,
+            row.search,
+        ]
         key = json.dumps([*content, row.base_weight], sort_keys=True)
         if key in by_content:
             raise OptionError(

@@ -140,6 +140,27 @@ def ablations(
     return found
 
 
+def check_search(variant: Any, model: Mapping[str, Any], path: str = "model") -> dict[str, Any]:
+    """The options of a searched student with its defaults.
+
+    Args:
+        variant: of the search.
+        model: the options given.
+        path: what errors call them.
+
+    Raises:
+        OptionError: no such variant, a wrong option, or one that the search is for.
+    """
+    if variant not in VARIANTS:
+        raise OptionError(f"no variant is called '{variant}'", f"known: {', '.join(VARIANTS)}")
+    for name in _OWN:
+        if name in model:
+            raise OptionError(
+                f"{path}.{name} is what the search is for", f"leave it out, or train a cellnet of that {name}"
+            )
+    return config.resolve(CellNet, dict(model), path)
+
+
 def _has_transport(methods: Sequence[Distiller]) -> bool:
     return any(isinstance(method, AdaRec) for method in methods)
 
@@ -160,17 +181,9 @@ class _Search:
         device: str,
         progress: Progress | None,
     ) -> None:
-        if variant not in VARIANTS:
-            raise OptionError(f"no variant is called '{variant}'", f"known: {', '.join(VARIANTS)}")
-        given = dict(model or {})
-        for name in _OWN:
-            if name in given:
-                raise OptionError(
-                    f"model.{name} is what the search is for",
-                    f"leave it out, or train a cellnet of that {name}",
-                )
+        given = check_search(variant, model or {})
         self.data: Data = open_data(data)
-        self.student = {k: v for k, v in config.resolve(CellNet, given, "model").items() if k not in _OWN}
+        self.student = {k: v for k, v in given.items() if k not in _OWN}
         self.options = (
             options
             if isinstance(options, SearchOptions)
