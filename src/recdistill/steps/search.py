@@ -200,9 +200,12 @@ class _Search:
         )
         if any("hidden_states" in one.needs for one in made) and "hidden_states" not in self.teacher.kinds:
             names = " and ".join(one.method_name() for one in made if "hidden_states" in one.needs)
+            manifest = self.teacher.manifest
+            stored = manifest is not None and manifest.kind == "knowledge"
+            what = "a store does not hold that" if stored else "this teacher reads no histories in order"
             raise MissingKnowledgeError(
-                f"{names} learns what each item of a history becomes, and this teacher reads no histories in order",
-                "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec",
+                f"{names} learns what each item of a history becomes, and {what}",
+                "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec, not its knowledge",
             )
         if variant == "no-emd" and not _has_transport(made):
             raise OptionError(
@@ -325,6 +328,11 @@ class _Search:
         }
         settings = make_training({**self.training.options, **own})
         self.progress.note(self._size())
+        if not options.causal:
+            self.progress.note(
+                "search.causal is false: operations that look ahead read the item they are to predict, so losses are"
+                " of no worth"
+            )
         if options.warmup >= settings.epochs:
             self.progress.note(
                 f"search.warmup is {options.warmup} of {settings.epochs} epochs: the architecture never learns"
