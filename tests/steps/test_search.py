@@ -351,6 +351,15 @@ def test_searches_are_rows_of_a_comparison(root: Path, tmp_path: Path) -> None:
     ]
     mean = sum(one["metrics"]["ndcg@5"]["mean"] for one in each) / 2
     assert rows["searched"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(mean)
+    seconds = sum(
+        json.loads(line)["seconds"]
+        for part in ("", FOLDER)
+        for seed in (0, 1)
+        for line in (tmp_path / "split-0" / f"searched-seed-{seed}" / part / "history.jsonl")
+        .read_text()
+        .splitlines()
+    )
+    assert made.comparison["costs"]["searched"]["seconds"]["mean"] == pytest.approx(seconds / 2)
     assert made.comparison["lineage"]["searched"] == {"teacher": "teacher", "alone": "alone"}
     before = (tmp_path / "split-0" / "searched-seed-0" / "manifest.json").stat().st_mtime_ns
     rd.compare(tree, tmp_path)

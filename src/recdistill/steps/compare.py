@@ -27,7 +27,7 @@ from recdistill.steps.extract import extract
 from recdistill.steps.origins import check_reads
 from recdistill.steps.report import report
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
-from recdistill.steps.search import search
+from recdistill.steps.search import FOLDER, search
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -360,10 +360,15 @@ def _evaluation(name: str) -> str:
 
 
 def _describe(name: str, split_seed: int, path: Path) -> Json:
-    """A run as a row of ``runs.parquet``."""
+    """A run as a row of ``runs.parquet``; its seconds have those of a search before it."""
     manifest = read_manifest(path)
     summary = manifest.summary
-    epochs = [json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    epochs = [
+        json.loads(line)
+        for history in (path / FOLDER / "history.jsonl", path / "history.jsonl")
+        if history.exists()
+        for line in history.read_text(encoding="utf-8").splitlines()
+    ]
     return {
         "name": name,
         "split_seed": split_seed,
