@@ -150,6 +150,13 @@ def test_what_is_read_item_by_item_needs_a_live_sequence_model(method: str) -> N
         ("sld", "num_uninteresting"),
         ("cd", "num_sampled"),
         ("rce-kd", "num_sampled"),
+        ("rce-kd", "k"),
+        ("kd", "k"),
+        ("rd", "k"),
+        ("soft-labels", "k"),
+        ("dcd", "depth"),
+        ("cpd", "num_items"),
+        ("ir-rrd", "items_per_user"),
     ],
 )
 def test_more_items_than_users_have_left_are_cut_and_said(method: str, option: str) -> None:

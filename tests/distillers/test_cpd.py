@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from recdistill.distillers.base import Objective
 from recdistill.distillers.cpd import CPD, list_consistency, pair_consistency
@@ -119,7 +120,7 @@ class Setting:
         return term
 
 
-@pytest.mark.parametrize("feature", ["de", "fitnet"])
+@pytest.mark.parametrize("feature", ["de", "fitnet", "cosine"])
 def test_the_regularisers_train_the_projectors_alone(feature: str) -> None:
     plain = Setting(feature=feature, pair_weight=1e-20, list_weight=1e-20)  # as many draws
     regularised = Setting(feature=feature, pair_weight=5.0, list_weight=5.0, pairs="batch")
@@ -204,3 +205,29 @@ def test_conforms(options: dict[str, Any]) -> None:
         lambda: CPD(**{"weight": 1.0, "num_experts": 3, "depth": 6, "anneal_epochs": 5, **options}),
         stops_gradients=True,  # the regularisers hold the student fixed
     )
+
+
+def test_the_cosine_feature_by_hand() -> None:
+    setting = Setting(feature="cosine", num_experts=2, pair_weight=0, list_weight=0)
+    method, batch = setting.method, setting.batch
+    assert method.needs == {"embeddings"}
+    knowledge = setting.objective.knowledge
+    assert knowledge is not None
+    state, teacher = setting.student.state(batch), knowledge.state(batch)
+
+    def distances(networks: nn.Module, ids: torch.Tensor, side: str) -> torch.Tensor:
+        own, other = (getattr(one, f"{side}_embeddings")(ids) for one in (state, teacher))
+        return 1 - nn.functional.cosine_similarity(networks(own), other)
+
+    positives, negatives = batch.unique_positives, batch.unique_negatives
+    expected = distances(method.users, batch.users, "user").mean() + 0.5 * (
+        distances(method.items, positives, "item").mean() + distances(method.items, negatives, "item").mean()
+    )
+    torch.testing.assert_close(setting.loss(), expected)
+
+
+def test_items_are_drawn_only_where_something_compares_them() -> None:
+    setting = Setting(pairs="batch", list_weight=0)
+    assert setting.method.needs == {"embeddings"}
+    assert setting.method.list_depths() == {}
+    assert bool((setting.drawn < 0).all())
