@@ -124,8 +124,7 @@ def test_numbers_of_cells_that_compute_the_same_have_no_gradient_apart(mixture: 
         encoded.outputs.square().sum().backward()
         found = model.architecture["cells"].grad
         assert found is not None
-        if len(hidden) > 1 and not torch.allclose(hidden[0], hidden[1]):
-            pytest.skip("cells of nothing change their input")
+        assert all(torch.allclose(hidden[0], other) for other in hidden)
         torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-5, rtol=0)
 
 
@@ -176,7 +175,6 @@ def test_methods_learn_from_however_many_cells_are_drawn(method: str) -> None:
     teacher = built(SASRec(dim=6, blocks=2, max_length=8), DATA)
     objective = Objective([built_method, CostTerm()], live(teacher, DATA))
     result = train(model, objective, DATA, TrainingOptions(epochs=6, batch_size=16))
-    assert {len(model.encode(Places(torch.tensor([[3, 1]]))).hidden_states) for _ in range(1)} <= {1, 2, 3}
     assert all(math.isfinite(record["loss"]) for record in result.history)
 
 

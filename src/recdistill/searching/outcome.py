@@ -96,17 +96,15 @@ def preferred(
     note: Callable[[str], None] = lambda text: None,
 ) -> Found:
     """The architecture that a supernet prefers now, by what its costs are predicted to be."""
-    return _preferred(
-        options, net, net.architecture["operations"], net.architecture["cells"][0], meters, note
-    )
+    shares = net.architecture["operations"], net.architecture["cells"][0]
+    return _most_probable(options, net, shares, meters, note)
 
 
 def searched(
     options: SearchOptions, net: Supernet, meters: Sequence[Meter], note: Callable[[str], None]
 ) -> Found:
     """The architecture that a trained supernet prefers; with a latency budget measured, and if need be another."""
-    alpha, delta = net.architecture["operations"], net.architecture["cells"][0]
-    return _measured(options, net, alpha, delta, meters, note)
+    return _measured(options, net, meters, lambda priced: preferred(options, net, priced, note), note)
 
 
 def drawn(
@@ -117,27 +115,28 @@ def drawn(
     note: Callable[[str], None],
 ) -> Found:
     """A random architecture: what would be derived if the shares were random."""
-    alpha = gumbel((net.num_edges, len(net.operations)), generator)
-    delta = gumbel((1, net.num_cells), generator)[0]
-    return _measured(options, net, alpha, delta, meters, note)
+    shares = gumbel((net.num_edges, len(net.operations)), generator), gumbel((1, net.num_cells), generator)[0]
+    return _measured(
+        options, net, meters, lambda priced: _most_probable(options, net, shares, priced, note), note
+    )
 
 
-def _preferred(
+def _most_probable(
     options: SearchOptions,
     net: Supernet,
-    alpha: Tensor,
-    delta: Tensor,
+    shares: tuple[Tensor, Tensor],
     meters: Sequence[Meter],
     note: Callable[[str], None],
 ) -> Found:
-    """The most probable architecture within the budgets, if there are any, as far as costs are predicted."""
+    """The architecture that α and δ prefer within the budgets, if there are any, as far as costs are predicted."""
+    alpha, delta = shares
     log_cells = _log_cells(delta, net)
 
     def found(allow_none: bool) -> Found:
         if options.budgeted:
-            shares = log_shares(alpha, net.operations, allow_none)
+            log_operations = log_shares(alpha, net.operations, allow_none)
             most = options.max_skips
-            return best_within(shares, log_cells, net.operations, meters, net.max_length, most)
+            return best_within(log_operations, log_cells, net.operations, meters, net.max_length, most)
         one = derive(
             alpha, net.operations, policy=options.policy, allow_none=allow_none, max_skips=options.max_skips
         )
@@ -154,22 +153,21 @@ def _preferred(
 def _measured(
     options: SearchOptions,
     net: Supernet,
-    alpha: Tensor,
-    delta: Tensor,
     meters: Sequence[Meter],
+    choose: Callable[[Sequence[Meter]], Found],
     note: Callable[[str], None],
 ) -> Found:
-    """As :func:`_preferred`; a latency is measured, and where it is over its budget the prediction is corrected.
+    """What ``choose`` takes by its meters; a latency is measured, and where it is over its budget they are corrected.
 
     Where nothing that was tried stays within, the fastest of it is taken, and that is said.
     """
     meters = list(meters)
     place = next((n for n, meter in enumerate(meters) if meter.name == "latency_ms"), None)
     if place is None:
-        return _preferred(options, net, alpha, delta, meters, note)
+        return choose(meters)
     tried: list[Found] = []
     for _ in range(_TRIES):
-        found = _preferred(options, net, alpha, delta, meters, note)
+        found = choose(meters)
         student = net.student(found.architecture, found.cells)
         measured = encoder_latency(student, options.latency_batch, net.max_length)
         within = found.within and (options.max_latency_ms is None or measured <= options.max_latency_ms)

@@ -201,15 +201,14 @@ def find_method(name: str) -> type[Any]:
     Raises:
         OptionError: no such method; presets are named too.
     """
-    try:
+    wanted, methods, presets = name.lower().replace("_", "-"), config.names("distillers"), preset_names()
+    if wanted in methods:
         return config.find("distillers", name)
-    except OptionError as error:
-        presets, methods = preset_names(), config.names("distillers")
-        if error.message != f"no method is called '{name}'":
-            raise
-        near = did_you_mean(name.lower().replace("_", "-"), [*presets, *methods])
-        hint = f"{near} methods: {', '.join(methods)}; presets: {', '.join(presets)}".strip()
-        raise OptionError(error.message, hint) from None
+    near = did_you_mean(wanted, [*presets, *methods])
+    raise OptionError(
+        f"no method is called '{name}'",
+        f"{near} methods: {', '.join(methods)}; presets: {', '.join(presets)}".strip(),
+    )
 
 
 def make_methods(methods: MethodLike | Sequence[MethodLike]) -> list[Distiller]:

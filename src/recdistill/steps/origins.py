@@ -154,8 +154,6 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
                 option = next((key for key in ("k", "depth") if options.get(key) == depth), "depth")
                 raise MissingKnowledgeError(
                     f"{what or name}: {error.message}",
-                    f"set {name}.{option} to {have} or less, or make deeper lists: --depth {depth} of extract, or"
-                    f" extract.depth and ensemble.depth of a file; {error.hint.partition('; ')[2]}".rstrip(
-                        "; "
-                    ),
+                    error.hint.replace("the method's depth", f"{name}.{option}")
+                    + "; in a file extract.depth and ensemble.depth",
                 ) from None
