@@ -331,7 +331,10 @@ def test_lists_too_short_for_a_method_are_refused_before_a_student_is_trained(
     tree = file_of(log, {"knowledge": stores}, **_compared(split_seeds=[3]))
     tree["method"][0]["distill"] = [deep]
     given = file_of(log, {"knowledge": stores}, distill=[deep], seed=3) if command == "run" else tree
-    words = "rrd: top_items to depth 30 are read; the knowledge holds them to depth 20; set rrd.depth to 20 or less"
+    words = (
+        "rrd: top_items to depth 30 are read; the knowledge holds them to depth 20; set rrd.depth to 20 or less, or"
+        r" make deeper ones \(.+B of lists\).*extract.depth and ensemble.depth"
+    )
     with pytest.raises(MissingKnowledgeError, match=words):
         getattr(rd, command)(given, tmp_path / "out")
     assert not list(tmp_path.glob("out/**/weights.safetensors"))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 import polars as pl
@@ -26,8 +24,9 @@ from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.origins import check_reads
 from recdistill.steps.report import report
+from recdistill.steps.runcosts import describe_run, mean_costs, summed_costs
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
-from recdistill.steps.search import FOLDER, search
+from recdistill.steps.search import search
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -263,13 +262,13 @@ class _Comparison:
                     trained = {*self._trained().values(), *(row.name for row in self.plan.rows)}
                     runs = [
                         run for split in splits for name, paths in split.models.items() if name in trained
-                        for run in (_describe(name, split.seed, path) for path in paths)
+                        for run in (describe_run(name, split.seed, path) for path in paths)
                     ]  # fmt: skip
-                    costs = {name: _costs(name, runs) for name in dict.fromkeys(r["name"] for r in runs)}
+                    costs = {name: mean_costs(name, runs) for name in dict.fromkeys(r["name"] for r in runs)}
                     for one in self.plan.ensembles:
                         if set(one.teachers) <= self._trained().keys():
                             own = [costs[self._trained()[teacher]] for teacher in one.teachers]
-                            costs[one.directory] = _sum(own)
+                            costs[one.directory] = summed_costs(own)
                     found: Json = {
                         "format": FORMAT,
                         "seeds": list(self.plan.seeds),
@@ -357,51 +356,3 @@ def _knowledge(split: _Split, teacher: Teacher) -> Path:
 
 def _evaluation(name: str) -> str:
     return f"evaluation-{name}"
-
-
-def _describe(name: str, split_seed: int, path: Path) -> Json:
-    """A run as a row of ``runs.parquet``; its seconds have those of a search before it."""
-    manifest = read_manifest(path)
-    summary = manifest.summary
-    epochs = [
-        json.loads(line)
-        for history in (path / FOLDER / "history.jsonl", path / "history.jsonl")
-        if history.exists()
-        for line in history.read_text(encoding="utf-8").splitlines()
-    ]
-    return {
-        "name": name,
-        "split_seed": split_seed,
-        "seed": manifest.seed,
-        "path": str(path),
-        "hash": manifest.hash,
-        "epochs": summary["epochs"],
-        "best_epoch": summary["best_epoch"],
-        "best_metric": summary["best_metric"],
-        "seconds_per_epoch": summary["seconds_per_epoch"],
-        "seconds": sum(epoch["seconds"] for epoch in epochs),
-        "validation_seconds": sum(epoch["validation_seconds"] for epoch in epochs),
-        "parameters": summary["parameters"],
-        "bytes": summary["bytes"],
-    }
-
-
-_COSTS = ("seconds_per_epoch", "epochs", "best_epoch", "seconds", "validation_seconds", "parameters", "bytes")
-
-
-def _costs(name: str, runs: list[Json]) -> Json:
-    """What a row's runs took, on average."""
-    own = [run for run in runs if run["name"] == name]
-    return {
-        key: {
-            "mean": fmean(run[key] for run in own),
-            "spread": stdev(run[key] for run in own) if len(own) > 1 else None,
-        }
-        for key in _COSTS
-    } | {"runs": len(own)}
-
-
-def _sum(costs: list[Json]) -> Json:
-    """What an ensemble took: all of its teachers."""
-    summed = {key: {"mean": sum(cost[key]["mean"] for cost in costs), "spread": None} for key in _COSTS}
-    return summed | {"runs": sum(cost["runs"] for cost in costs)}
