@@ -16,16 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from recdistill.ops.rows import Rows
 from recdistill.ops.threads import spread, taken
 
-_HEIGHT, _WIDTH = 256, 1024
-"""Most rows and columns of a thread's tile of float32: 1 MiB, which stays in its cache."""
+_FOUR = 4
+"""Rows that a kernel takes at a time."""
+
+_NARROWEST, _WIDEST, _FLOATS = 256, 768, 6144
+"""Fewest and most items of a tile, and how many numbers it should have: those stay in a core's first cache."""
 
 _PARTS = 16
-"""Ranges of items that threads take in the backward pass: the same however many threads, and so are the sums."""
+"""Ranges of rows or items that threads take: the same however many threads, and so are the sums over them."""
 
 _INLINE_WORK = 1 << 22
 """Multiplications below which a second thread does not pay."""
@@ -114,36 +118,41 @@ class _LogSumExp(torch.autograd.Function):
 
 
 def _forward(rows: Tensor, items: Tensor, indptr: NDArray[np.int64], excluded: NDArray[np.int32]) -> Tensor:
-    """Threads take blocks of rows."""
+    """Threads take ranges of rows."""
     from recdistill.ops.kernels import log_sum_exp as kernels
 
-    tops = torch.full((len(rows),), -torch.inf)
-    totals = torch.zeros(len(rows), dtype=torch.float64)
-    blocks = max(1, -(-2 * len(rows) // _HEIGHT))  # half the height: threads get equally many
-    height = max(1, -(-len(rows) // blocks))
-    starts = deque(range(0, len(rows), height))
+    padded, bounds = _by_four(rows, indptr)
+    tops = np.full(len(padded), -np.inf, np.float32)
+    totals = np.zeros(len(padded))
+    width = _width(items)
+    tiles = [(base, _columns(items[base : base + width])) for base in range(0, len(items), width)]
+    height = max(_FOUR, -(-len(padded) // (_FOUR * _PARTS)) * _FOUR)
+    starts = deque(range(0, len(padded), height))
 
     def work() -> None:
-        buffer = torch.empty(height * min(_WIDTH, len(items)))
         while (start := taken(starts)) is not None:
             block = slice(start, start + height)
-            own = rows[block]
-            cursors = indptr[block].copy()[: len(own)]
-            for base in range(0, len(items), _WIDTH):
-                tile = _tile(own, items[base : base + _WIDTH], buffer).numpy()
+            own, own_bounds = padded[block], bounds[start : start + height + 1]
+            cursors = own_bounds[:-1].copy()
+            for base, tile in tiles:
+                scores = np.empty((_FOUR, tile.shape[1]), np.float32)
                 kernels.add_powers(
+                    own,
                     tile,
-                    tile.view(np.int32),
+                    scores,
+                    scores.view(np.int32),
                     base,
-                    indptr[start : start + height + 1],
+                    own_bounds,
                     excluded,
                     cursors,
-                    tops[block].numpy(),
-                    totals[block].numpy(),
+                    tops[block],
+                    totals[block],
                 )
 
     spread(work, _workers(rows, items), starts)
-    return (totals.log() + tops.double()).float()
+    with np.errstate(divide="ignore"):
+        found = np.log(totals) + tops
+    return torch.from_numpy(found[: len(rows)].astype(np.float32))
 
 
 def _backward(
@@ -157,43 +166,56 @@ def _backward(
     """Threads take ranges of items, so that none adds to another's; sums by row are added up at last."""
     from recdistill.ops.kernels import log_sum_exp as kernels
 
-    num_parts = min(_PARTS, max(1, len(items) // _WIDTH))
-    by_item = torch.zeros(items.shape[1], len(items))  # transposed, which its products are faster for
-    by_row = torch.zeros(num_parts, *rows.shape)
+    padded, bounds = _by_four(rows, indptr)
+    extra = len(padded) - len(rows)
+    shift, scale = F.pad(shifts, (0, extra)).numpy(), F.pad(gradient, (0, extra)).numpy()
+    width = _width(items)
+    num_parts = min(_PARTS, max(1, len(items) // _WIDEST))
+    by_item = torch.empty(items.shape)
+    by_row = torch.zeros(num_parts, *padded.shape)
     parts = deque(range(num_parts))
-    height = max(1, min(_HEIGHT, len(rows)))
 
     def work() -> None:
-        buffer = torch.empty(height * min(_WIDTH, len(items)))
         while (part := taken(parts)) is not None:
             low, high = len(items) * part // num_parts, len(items) * (part + 1) // num_parts
-            cursors = indptr[:-1].copy()
-            for base in range(low, high, _WIDTH):
-                columns = slice(base, min(base + _WIDTH, high))
-                for start in range(0, len(rows), height):
-                    block = slice(start, start + height)
-                    own = rows[block]
-                    tile = _tile(own, items[columns], buffer)
-                    kernels.weigh(
-                        tile.numpy(),
-                        base,
-                        indptr[start : start + height + 1],
-                        excluded,
-                        cursors[block],
-                        shifts[block].numpy(),
-                        gradient[block].numpy(),
-                    )
-                    by_row[part, block].addmm_(tile, items[columns])
-                    by_item[:, columns].addmm_(own.T, tile)
+            cursors = bounds[:-1].copy()
+            for base in range(low, high, width):
+                columns = slice(base, min(base + width, high))
+                tile = _columns(items[columns])
+                by_column = np.zeros_like(tile)
+                kernels.add_gradients(
+                    padded,
+                    tile,
+                    np.empty((_FOUR, tile.shape[1]), np.float32),
+                    base,
+                    bounds,
+                    excluded,
+                    cursors,
+                    shift,
+                    scale,
+                    by_row[part].numpy(),
+                    by_column,
+                )
+                by_item[columns] = torch.from_numpy(by_column).T
 
     spread(work, _workers(rows, items), parts)
-    return by_row.sum(dim=0), by_item.T.contiguous()
+    return by_row.sum(dim=0)[: len(rows)], by_item
 
 
-def _tile(rows: Tensor, items: Tensor, buffer: Tensor) -> Tensor:
-    """The scores (h, w) of some rows and items, in ``buffer``."""
-    tile = buffer[: len(rows) * len(items)].view(len(rows), len(items))
-    return torch.mm(rows, items.T, out=tile)
+def _by_four(rows: Tensor, indptr: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Rows of zeros, which leave nothing out, until there are a multiple of four."""
+    missing = -len(rows) % _FOUR
+    return F.pad(rows, (0, 0, 0, missing)).numpy(), np.pad(indptr, (0, missing), mode="edge")
+
+
+def _columns(items: Tensor) -> NDArray[np.float32]:
+    """A tile (d, w) of w items."""
+    return items.T.contiguous().numpy()
+
+
+def _width(items: Tensor) -> int:
+    """How many items a tile has."""
+    return max(_NARROWEST, min(_WIDEST, _FLOATS // max(items.shape[1], 1)))
 
 
 def _workers(rows: Tensor, items: Tensor) -> int:

@@ -1,4 +1,6 @@
-"""Kernels of ``recdistill.ops.log_sum_exp``: one tile of scores, on one thread.
+"""Kernels of ``recdistill.ops.log_sum_exp``: rows by four with one tile of the items, on one thread.
+
+A student has few dimensions: products that small are slow as products of matrices, which are made for long sums.
 
 Exponentials are powers of two: e^s = 2^(s · log2 e), so that the whole part of the exponent is an addition to the
 bits of the result. What is below 2^-126 of the largest term counts as 0. Scores are taken from one another before they
@@ -63,7 +65,39 @@ def _largest(codes: Codes) -> Any:
 
 
 @kernel(reorder=True)
+def _score(rows: Floats, items: Floats, scores: Floats) -> None:
+    """scores (4, w) of four rows (4, d) with items (d, w), two dimensions at a time."""
+    s0, s1, s2, s3 = scores[0], scores[1], scores[2], scores[3]
+    for j in range(scores.shape[1]):
+        x = items[0, j]
+        s0[j] = rows[0, 0] * x
+        s1[j] = rows[1, 0] * x
+        s2[j] = rows[2, 0] * x
+        s3[j] = rows[3, 0] * x
+    by_two = 1 + (rows.shape[1] - 1) // 2 * 2
+    for k in range(1, by_two, 2):
+        a0, a1, a2, a3 = rows[0, k], rows[1, k], rows[2, k], rows[3, k]
+        b0, b1, b2, b3 = rows[0, k + 1], rows[1, k + 1], rows[2, k + 1], rows[3, k + 1]
+        for j in range(scores.shape[1]):
+            x, y = items[k, j], items[k + 1, j]
+            s0[j] += a0 * x + b0 * y
+            s1[j] += a1 * x + b1 * y
+            s2[j] += a2 * x + b2 * y
+            s3[j] += a3 * x + b3 * y
+    for k in range(by_two, rows.shape[1]):
+        a0, a1, a2, a3 = rows[0, k], rows[1, k], rows[2, k], rows[3, k]
+        for j in range(scores.shape[1]):
+            x = items[k, j]
+            s0[j] += a0 * x
+            s1[j] += a1 * x
+            s2[j] += a2 * x
+            s3[j] += a3 * x
+
+
+@kernel(reorder=True)
 def add_powers(
+    rows: Floats,
+    items: Floats,
     scores: Floats,
     codes: Codes,
     base: int,
@@ -73,28 +107,32 @@ def add_powers(
     tops: Floats,
     totals: Doubles,
 ) -> None:
-    """Take in one tile (r, w) of the columns from ``base``: e^tops · totals is the sum so far of e^score.
+    """Take in the items (d, w) from ``base``: e^tops · totals is the sum so far of each row's e^score.
 
-    codes is the same memory as scores, which is overwritten where it is excluded; cursors, tops and totals (r,).
+    rows (r, d), r a multiple of 4; scores (4, w) is overwritten, and codes the same memory; cursors, tops, totals (r,).
     """
-    for row in range(scores.shape[0]):
-        own = scores[row]
-        cursors[row] = _leave_out(own, base, indptr[row + 1], excluded, cursors[row])
-        top = _largest(codes[row])
-        if not (top <= tops[row]):
-            totals[row] *= np.exp(np.float64(tops[row] - top))
-            tops[row] = top
-        top = tops[row]
-        if top == -np.inf:  # nothing but excluded columns so far
-            continue
-        total = np.float32(0)
-        for j in range(own.shape[0]):
-            total += _power_of_two((own[j] - top) * np.float32(_LOG2_E))
-        totals[row] += total
+    for first in range(0, rows.shape[0], 4):
+        _score(rows[first : first + 4], items, scores)
+        for i in range(4):
+            row, own = first + i, scores[i]
+            cursors[row] = _leave_out(own, base, indptr[row + 1], excluded, cursors[row])
+            top = _largest(codes[i])
+            if not (top <= tops[row]):
+                totals[row] *= np.exp(np.float64(tops[row] - top))
+                tops[row] = top
+            top = tops[row]
+            if top == -np.inf:  # nothing but excluded columns so far
+                continue
+            total = np.float32(0)
+            for j in range(own.shape[0]):
+                total += _power_of_two((own[j] - top) * np.float32(_LOG2_E))
+            totals[row] += total
 
 
 @kernel(reorder=True)
-def weigh(
+def add_gradients(
+    rows: Floats,
+    items: Floats,
     scores: Floats,
     base: int,
     indptr: Ints,
@@ -102,11 +140,33 @@ def weigh(
     cursors: Ints,
     shifts: Floats,
     scales: Floats,
+    by_row: Floats,
+    by_item: Floats,
 ) -> None:
-    """One tile (r, w) of scores becomes scales · e^(score - shifts), 0 where excluded."""
-    for row in range(scores.shape[0]):
-        own = scores[row]
-        cursors[row] = _leave_out(own, base, indptr[row + 1], excluded, cursors[row])
-        shift, scale = shifts[row], scales[row]
-        for j in range(own.shape[0]):
-            own[j] = scale * _power_of_two((own[j] - shift) * np.float32(_LOG2_E))
+    """With p = scales · e^(score - shifts), 0 where excluded: add p · item to by_row (r, d), p · row to by_item (d, w).
+
+    Shapes as in :func:`add_powers`.
+    """
+    s0, s1, s2, s3 = scores[0], scores[1], scores[2], scores[3]
+    for first in range(0, rows.shape[0], 4):
+        _score(rows[first : first + 4], items, scores)
+        for i in range(4):
+            row, own = first + i, scores[i]
+            cursors[row] = _leave_out(own, base, indptr[row + 1], excluded, cursors[row])
+            shift, scale = shifts[row], scales[row]
+            for j in range(own.shape[0]):
+                own[j] = scale * _power_of_two((own[j] - shift) * np.float32(_LOG2_E))
+        for k in range(rows.shape[1]):
+            a0, a1, a2, a3 = rows[first, k], rows[first + 1, k], rows[first + 2, k], rows[first + 3, k]
+            t0, t1, t2, t3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for j in range(scores.shape[1]):
+                x = items[k, j]
+                t0 += s0[j] * x
+                t1 += s1[j] * x
+                t2 += s2[j] * x
+                t3 += s3[j] * x
+                by_item[k, j] += a0 * s0[j] + a1 * s1[j] + (a2 * s2[j] + a3 * s3[j])
+            by_row[first, k] += t0
+            by_row[first + 1, k] += t1
+            by_row[first + 2, k] += t2
+            by_row[first + 3, k] += t3
