@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recdistill.ops import Rows, contains, contains_reference, unique_inverse, unique_inverse_reference
+from recdistill.ops import (
+    Rows,
+    contains,
+    contains_reference,
+    positions_among,
+    unique_inverse,
+    unique_inverse_reference,
+)
 
 INDPTR = torch.tensor([0, 2, 2, 5])
 ITEMS = torch.tensor([1, 3, 0, 1, 2], dtype=torch.int32)
@@ -54,6 +61,18 @@ def test_contains_without_queries_or_items() -> None:
 def test_contains_names_a_user_out_of_range(user: int) -> None:
     with pytest.raises(IndexError, match=r"user indices in 0\.\.2"):
         contains(INDPTR, ITEMS, torch.tensor([user]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("spread", [1, 1000])  # a table of places, and places that are searched
+@pytest.mark.parametrize("chosen", [[0, 2, 4, 7], [5], [9], list(range(10)), []])
+def test_positions_among(chosen: list[int], spread: int) -> None:
+    sets = [{0, 2, 3}, set[int](), {7, 9}, {1}]
+    rows = rows_of([{spread * item for item in row} for row in sets])
+    found = positions_among(rows, torch.tensor(chosen, dtype=torch.int64) * spread)
+    expected = rows_of([{chosen.index(item) for item in row if item in chosen} for row in sets])
+    assert torch.equal(found.indptr, expected.indptr)
+    assert torch.equal(found.items, expected.items)
+    assert found.items.dtype == torch.int32
 
 
 @pytest.mark.parametrize("bound", [1, 40, 3000, 10**7])  # from all ids given to far more ids than given

@@ -122,7 +122,8 @@ def topology_loss(
     _, place, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
     order = torch.argsort(place, stable=True)
     s, t = unit_rows(student), unit_rows(teacher)
-    entity = relation_error(s[order], t[order], sizes.tolist(), positive_only)
+    by_group = s.index_select(0, order), t.index_select(0, order)
+    entity = relation_error(*by_group, sizes.tolist(), positive_only)
     group = group_error(s, prototypes(student, place, sizes), t, prototypes(teacher, place, sizes), level)
     return entity + group
 

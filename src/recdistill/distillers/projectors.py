@@ -239,7 +239,7 @@ def dropped(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
 def unit_rows(vectors: Tensor) -> Tensor:
     """Rows divided by their norms; a row of zeros stays so and gives no gradient."""
     norm = vectors.norm(dim=1, keepdim=True)
-    return torch.where(norm > _SMALLEST_NORM, vectors / norm.clamp(min=_SMALLEST_NORM), 0)
+    return vectors * torch.where(norm > _SMALLEST_NORM, 1 / norm.clamp(min=_SMALLEST_NORM), 0)
 
 
 def squared_error(projected: Tensor, targets: Tensor, row_weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_ROWS = 128
-"""Rows of one block, so few that its pairs with a thousand others stay in a core's cache."""
+"""Rows of one block, so few that its pairs with a thousand others stay in a core's cache; or columns."""
 
 
 def relation_error(student: Tensor, teacher: Tensor, sizes: list[int], positive_only: bool) -> Tensor:
@@ -56,10 +56,10 @@ class _RelationError(torch.autograd.Function):
 
 def _all_pairs(s: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
     """The sum over one group by the Gram form; its gradient is written to ``gradient``."""
-    own, cross = s.T @ s, t.T @ s  # (dS, dS), (dT, dS)
+    own, cross = s.T @ s, (s.T @ t).T  # (dS, dS), (dT, dS)
     torch.mm(s, own, out=gradient)
     gradient.sub_(t @ cross).mul_(4)
-    return _square(own) + _square(t.T @ t) - 2 * _square(cross)
+    return _square(own) + _gram_square(t) - 2 * _square(cross)
 
 
 def _in_blocks(s: Tensor, t: Tensor, gradient: Tensor, positive_only: bool) -> tuple[Tensor, Tensor | int]:
@@ -85,6 +85,15 @@ def _in_blocks(s: Tensor, t: Tensor, gradient: Tensor, positive_only: bool) -> t
         gradient[start + own :].addmm_(error[:, own:].T, block_s)
     gradient.mul_(4)
     return total, pairs if positive_only else len(s) ** 2
+
+
+def _gram_square(t: Tensor) -> Tensor:
+    """‖TᵀT‖², of which a block of columns meets only those from its own first one on."""
+    total = t.new_zeros((), dtype=torch.float64)
+    for start in range(0, t.shape[1], _BLOCK_ROWS):
+        product = t[:, start : start + _BLOCK_ROWS].T @ t[:, start:]
+        total = total + 2 * _square(product) - _square(product[:, : len(product)])
+    return total
 
 
 def _square(matrix: Tensor) -> Tensor:

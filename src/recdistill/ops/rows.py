@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _MARKING = 64
-"""Ids are found unique by marking where there are at most this many times more of them than are given."""
+"""A table of all ids is made where there are at most this many times more of them than are given."""
 
 
 class Rows(NamedTuple):
@@ -100,8 +100,15 @@ def positions_among(rows: Rows, candidates: Tensor) -> Rows:
     ids = rows.items.long()
     if len(candidates) == 0:
         return Rows(torch.zeros_like(rows.indptr), rows.items[:0])
-    positions = torch.searchsorted(candidates, ids).clamp_(max=len(candidates) - 1)
-    present = candidates[positions] == ids
+    last = int(candidates[-1])
+    if last < _MARKING * len(ids):
+        places = torch.full((last + 2,), -1, dtype=torch.int64, device=ids.device)
+        places[candidates] = torch.arange(len(candidates), device=ids.device)
+        positions = places[ids.clamp(max=last + 1)]
+        present = positions >= 0
+    else:
+        positions = torch.searchsorted(candidates, ids).clamp_(max=len(candidates) - 1)
+        present = candidates[positions] == ids
     before = torch.cat([present.new_zeros(1, dtype=torch.int64), present.cumsum(0)])
     return Rows(before[rows.indptr], positions[present].int())
 
