@@ -167,6 +167,7 @@ def test_conforms_with_other_options() -> None:
     check_distiller(lambda: HetComp(**SMALL, construction="random", refresh=1, gain="student"))
     check_distiller(lambda: HetComp(**SMALL, overall_epochs=2, refresh=2, patience=0, worse_passes=True))
     check_distiller(lambda: HetComp(weight=1.0))
+    check_distiller(lambda: HetComp(**SMALL, observed="none", transfer="fine"))
 
 
 @pytest.mark.parametrize("make", [models.CML, models.LightGCN, models.NeuMF])
@@ -183,7 +184,7 @@ def direct_loss(run: Run, users: Tensor, fine: bool) -> float:
     for row, user in enumerate(users.tolist()):
         seen = run.interactions.rows(torch.tensor([user])).items.tolist()
         ranked = [i for i in method.get_buffer("targets")[user].tolist() if i >= 0][:width]
-        observed = [i for i in method.get_buffer("observed")[user].tolist() if i >= 0]
+        observed = [i for i in method.get_buffer("ordered")[user].tolist() if i >= 0]
         s = scores[row]
         below = [float(s[j]) for j in range(run.interactions.num_items) if j not in {*seen, *ranked}]
         if not fine:
@@ -337,6 +338,7 @@ def test_random_order_ends_with_the_final_states() -> None:
         ("num_sampled", 15),
         ("weight", 2.0),
         ("transfer", "fine"),
+        ("observed", "none"),
     ],
 )
 def test_every_option_changes_something(option: str, value: Any) -> None:
@@ -374,7 +376,7 @@ def test_a_teacher_without_trajectory_is_one_state_and_its_order_of_observed_ite
         seen = pairs.rows(torch.tensor([user])).items.long()
         if len(seen):
             best = seen[scores[user, seen].argmax()]
-            assert int(method.get_buffer("observed")[user, 0]) == int(best)
+            assert int(method.get_buffer("ordered")[user, 0]) == int(best)
 
 
 def test_lists_without_observed_scores_say_what_is_missing() -> None:
@@ -384,6 +386,50 @@ def test_lists_without_observed_scores_say_what_is_missing() -> None:
     objective = Objective([HetComp(**SMALL)], knowledge)
     with pytest.raises(MissingKnowledgeError, match="hetcomp reads observed_scores"):
         objective.setup(built(BPR(dim=3), pairs), pairs, 10, torch.Generator(), CPU)
+
+
+def test_lists_alone_are_enough_without_an_order_of_observed_items() -> None:
+    pairs = tiny_interactions(30, 40, seed=5)
+    ids = top_items(built(BPR(dim=5), pairs).frozen(), torch.arange(30), 6, [pairs])[0]
+    knowledge = TeacherKnowledge(pairs, None, {"top_items": Lists(ids, ids.float())})
+    method = HetComp(**SMALL, observed="none")
+    objective = Objective([method], knowledge)
+    objective.setup(built(BPR(dim=3), pairs), pairs, 10, torch.Generator(), CPU)
+    assert torch.equal(method.get_buffer("targets").long(), ids)
+    assert method.get_buffer("ordered").shape == (30, 0)
+
+
+def noted(method: HetComp, states: tuple[int, ...] = (3, 1, 4)) -> list[str]:
+    """What is said when a method is set up on lists 8 deep."""
+    pairs, told = tiny_interactions(30, 40, seed=5), list[str]()
+    objective = Objective([method], teachers(pairs, states))
+    objective.setup(
+        built(BPR(dim=3), pairs), pairs, 10, torch.Generator().manual_seed(0), CPU, note=told.append
+    )
+    return told
+
+
+def test_shallow_lists_are_read_as_deep_as_they_are_and_that_is_said() -> None:
+    method, same = HetComp(**{**SMALL, "depth": 20}), HetComp(**{**SMALL, "depth": 8})
+    assert noted(method) == ["hetcomp.depth is 8, which all lists have, not 20"]
+    assert noted(same) == []
+    for name in ("targets", "ordered"):
+        assert torch.equal(method.get_buffer(name), same.get_buffer(name))
+
+
+def test_a_single_state_each_is_said() -> None:
+    (said,) = noted(HetComp(**SMALL), states=(1, 1))
+    assert "no teacher has more than one state" in said
+    assert noted(HetComp(**SMALL, construction="final"), states=(1, 1)) == []
+
+
+def test_discrepancies_read_lists_deeper_than_the_targets() -> None:
+    found: list[Tensor] = []
+    for depth in (2, 8):
+        run = Run(HetComp(**{**SMALL, "depth": depth, "discrepancy_depth": 8, "refresh": 1}))
+        run.epochs(1)
+        found.append(run.method.curriculum.get_buffer("means")[:3])
+    assert torch.equal(*found)
 
 
 def test_users_with_no_list_and_short_lists() -> None:
@@ -523,7 +569,7 @@ def test_the_ensembles_own_options_hold_at_every_state(how: Aggregation) -> None
         plain, other = (run_of(one, HetComp(**options)).method for one in (PLAIN, how))
         assert torch.equal(plain.get_buffer("targets"), Run(HetComp(**options)).method.get_buffer("targets"))
         assert not torch.equal(plain.get_buffer("targets"), other.get_buffer("targets"))
-        same_order = torch.equal(plain.get_buffer("observed"), other.get_buffer("observed"))
+        same_order = torch.equal(plain.get_buffer("ordered"), other.get_buffer("ordered"))
         assert same_order == (how.weights is None and how.temperature == PLAIN.temperature)
     run = run_of(how, HetComp(**final))
     members = teachers(run.interactions).members(6)

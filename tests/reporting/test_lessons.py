@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,12 @@ def test_pointers_discrepancies_and_the_loss_are_drawn() -> None:
 def test_pointers_that_never_move_are_not_called_easy_to_hard() -> None:
     (chart,) = lesson_charts("lessons", [course(run(5, 1))])
     assert chart.title == "Distance from the final states: student"
+
+
+def test_a_random_order_is_not_called_easy_to_hard() -> None:
+    (chart,) = lesson_charts("lessons", [replace(course(run(40, 21)), shuffled=True)])
+    assert chart.title == "States in random order: student"
+    assert any("an order of each user's own" in note for note in chart.notes)
 
 
 def test_the_table_has_the_refreshes() -> None:

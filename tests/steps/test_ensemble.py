@@ -72,7 +72,7 @@ def test_an_ensemble_is_an_ordinary_store(line: Path, tmp_path: Path) -> None:
     said = Said()
     found = rd.ensemble(stores(line), tmp_path / "all", progress=said, data=line / "data")
     assert found.kinds == {"top_items", "top_users", "observed_scores", "trajectory", "scores"}
-    assert "the common depth 20 is used, that of ease" in said.text
+    assert "the stores have depths up to 30, and ease has 20: the common depth 20 is used" in said.text
     assert "ensemble of bpr (2), cml (2), ease (1); in brackets the states; depth 20" in said.text
     data = Data.load(line / "data")
     teachers = [load_knowledge(path, data) for path in stores(line)]
@@ -180,8 +180,12 @@ def test_a_single_teacher_is_said_and_ranks_as_it_does(line: Path, tmp_path: Pat
 def test_depth_beyond_lists_and_vectors(line: Path, tmp_path: Path) -> None:
     deep = rd.ensemble(stores(line, "bpr"), tmp_path / "deep", depth=40)  # a store with vectors derives them
     assert deep.lists["top_items"].ids.shape[1] == 40
-    with pytest.raises(OptionError, match=r"depth: 40 is asked for, and .*ease has lists to depth 20"):
-        rd.ensemble(stores(line), tmp_path / "all", depth=40, data=line / "data")
+    said = Said()
+    common = rd.ensemble(stores(line), tmp_path / "all", depth=40, data=line / "data", progress=said)
+    assert "depth 40 is asked for, and ease has 20: the common depth 20 is used" in said.text
+    assert common.lists["top_items"].ids.shape[1] == 20
+    assert common.manifest is not None
+    assert common.manifest.options["depth"] == 20
 
 
 def test_what_is_refused(line: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 import torch
 
 import recdistill as rd
-from recdistill.artifacts import load_arrays, read_manifest
-from recdistill.errors import OptionError
+from recdistill.artifacts import load_arrays, read_manifest, save_arrays
+from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
 from recdistill.progress import Silent
 from recdistill.reporting.overall import comparison_lines, ranked
 from recdistill.steps.comparefile import plan
@@ -192,3 +193,38 @@ def test_a_method_of_an_unknown_teacher(log: Path, tmp_path: Path) -> None:
         rd.compare(tree, tmp_path / "compare")
     with pytest.raises(OptionError, match="a run has one ensemble"):
         rd.run(file_of(log, ensemble=[{"name": "a"}, {"name": "b"}]), tmp_path / "run")
+
+
+@pytest.mark.parametrize("verb", [rd.run, rd.compare])
+def test_lists_too_shallow_for_a_method_are_refused_before_a_teacher_is_trained(
+    log: Path, tmp_path: Path, verb: Any
+) -> None:
+    deep = {"distill": [{**RRD, "depth": 10}]}
+    methods = deep if verb is rd.run else {"method": [{"name": "rrd", **deep}]}
+    for asked in ({"extract": {"depth": 8}, "ensemble": {}}, {"ensemble": {"depth": 8}}):
+        with pytest.raises(
+            MissingKnowledgeError, match=r"rrd: lists to depth 10 are read.*ensemble will have 8"
+        ):
+            verb(file_of(log, **methods, **asked), tmp_path / "out")
+    assert not list(tmp_path.rglob("teacher-*"))
+
+
+@pytest.mark.parametrize("verb", [rd.run, rd.compare])
+def test_a_given_trajectory_out_of_order_is_refused_before_a_teacher_is_trained(
+    log: Path, tmp_path: Path, verb: Any
+) -> None:
+    data = rd.prepare(log, tmp_path / "data", seed=0)
+    ids = torch.rand(data.num_users, data.num_items).argsort(dim=1)[:, :20]
+    mine = tmp_path / "mine"
+    (mine / "trajectory").mkdir(parents=True)
+    save_arrays(mine / "top_items.safetensors", {"ids": ids})
+    for epoch, state in ((1, ids.flip(1)), (2, ids), (3, ids.roll(1, 0))):
+        save_arrays(mine / "trajectory" / f"epoch-{epoch:06d}.safetensors", {"ids": state})
+    manifest = {"kind": "knowledge", "format": 1, "inputs": {"data": data.hash}}
+    (mine / "manifest.json").write_text(json.dumps(manifest))
+    teachers = [TEACHERS[0], {"name": "mine", "knowledge": str(mine)}]
+    methods = {"distill": [RRD]} if verb is rd.run else {"method": [{"name": "rrd", "distill": [RRD]}]}
+    with pytest.raises(ArtifactError, match="out of order"):
+        verb(file_of(log, teacher=teachers, ensemble={}, **methods), tmp_path / "out")
+    assert not (tmp_path / "out" / "teacher-bpr").exists()
+    assert not list((tmp_path / "out").rglob("weights.safetensors"))

@@ -278,6 +278,19 @@ def test_weight_decay_and_learning_rate_change_the_result() -> None:
         assert not torch.equal(base, final(**changes)), changes
 
 
+def test_fewer_states_than_asked_are_said() -> None:
+    said, values = Notes(), iter(range(100))
+    train(
+        BPR(dim=2),
+        Objective(),
+        pairs(),
+        options(epochs=6, trajectory=(0.25, 0.5, 1.0)),
+        lambda _: -float(next(values)),
+        progress=said,
+    )
+    assert any("trajectory: 1 state kept of 3: the best epoch is 1" in note for note in said.notes)
+
+
 def test_the_trajectory_ends_at_the_best_epoch() -> None:
     values = iter(range(100))
     result = train(

@@ -27,12 +27,14 @@ waited ``patience`` times moves, and the former is ``floor=0, patience=0, worse_
 weighs a hit by the student's own place, which does not see the teacher's order. Scores are clamped there to ±40 and
 Z is a difference of sums; here all is exact in log space. A teacher may have any number of states, one included.
 
-Published weights .01 (L_O) and .005 (L_F) are of sums over the users of a batch of B = 1,024 rows, about 870 of them:
-``weight`` = .01 · 870 / 1024 = 8.5e-3 and ``fine_weight`` = .5 within it; their weight decay of 1e-5 is 1e-8 here.
+Published weights .01 (L_O) and .005 (L_F) are of sums over the users of a batch of B = 1,024 rows, about 870 of them,
+and there is no other loss: ``base_weight = 0``, ``weight`` = .01 · 870 / 1024 = 8.5e-3, ``fine_weight`` = .5 within it;
+their weight decay of 1e-5 is 1e-8. The default weight is for use beside a base loss, as in docs/reproduction.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -47,7 +49,7 @@ from recdistill.distillers.base import Context, Distiller, list_scores
 from recdistill.distillers.curriculum import Curriculum, Gain, Gate, Order, first_observed
 from recdistill.distillers.normaliser import draw_candidates, log_normaliser
 from recdistill.distillers.rrd import with_lists
-from recdistill.knowledge.base import TeacherState
+from recdistill.knowledge.base import Member, TeacherState
 from recdistill.knowledge.ensemble import observed_importance
 from recdistill.models.base import Batch, State
 
@@ -56,10 +58,10 @@ class HetComp(Distiller):
     """HetComp: an ensemble of teachers and their training trajectories, easy to hard.
 
     Args:
-        weight: of this term in the objective, above 0.
+        weight: of this term in the objective, above 0 (paper: 8.5e-3, without a base loss).
         fine_weight: of the fine loss within it, above 0 (paper: 0.5).
-        depth: K, items of a user's target ranking, at least 1 (paper: 100); the fine loss reads its first half and
-            tenth, and as many observed items as a tenth.
+        depth: K, items of a user's target ranking, at least 1 (paper: 100), or as many as all lists have; the fine loss
+            reads its first half and tenth, and as many observed items as a tenth.
         discrepancy_depth: K of D@K, at least 1 (authors' code: 50).
         refresh: p, epochs between two looks at the discrepancies, at least 1 (paper: 10); the first only takes them.
         threshold: α, what D_last / D must exceed for the next state, above 0 (paper: 1.05).
@@ -76,6 +78,8 @@ class HetComp(Distiller):
         transfer: ``adaptive``; or one of its losses throughout, ``overall`` or ``fine``.
         overall_epochs: epochs before which the fine loss does not begin, at least 0; for teachers without a
             trajectory, whose pointers are final from the start.
+        observed: whose order of a user's observed items is O: that of the ``teachers``, or ``none``, an empty O, for
+            teachers that left lists alone.
         num_sampled: items drawn at each step, at least 1, that Z is estimated from, for large catalogues; unbiased for
             the sum, and too low for its logarithm by about cv² / (2 · num_sampled), with cv the coefficient of
             variation of exp(s) over a user's items. By default Z is exact.
@@ -87,7 +91,7 @@ class HetComp(Distiller):
     def __init__(
         self,
         *,
-        weight: Annotated[float, Field(gt=0)] = 8.5e-3,
+        weight: Annotated[float, Field(gt=0)] = 0.1,
         fine_weight: Annotated[float, Field(gt=0)] = 0.5,
         depth: Annotated[int, Field(ge=1)] = 100,
         discrepancy_depth: Annotated[int, Field(ge=1)] = 50,
@@ -101,6 +105,7 @@ class HetComp(Distiller):
         construction: Order = "dynamic",
         transfer: Literal["adaptive", "overall", "fine"] = "adaptive",
         overall_epochs: Annotated[int, Field(ge=0)] = 0,
+        observed: Literal["teachers", "none"] = "teachers",
         num_sampled: Annotated[int, Field(ge=1)] | None = None,
     ) -> None:
         super().__init__()
@@ -118,11 +123,15 @@ class HetComp(Distiller):
         self.construction: Order = construction
         self.transfer = transfer
         self.overall_epochs = overall_epochs
+        self.observed = observed
         self.num_sampled = num_sampled
+        if observed == "none":
+            self.needs = frozenset({"trajectory"})
 
     def setup(self, context: Context) -> None:
         self._interactions, self.generator = context.interactions, context.generator
-        members = context.knowledge.members(self.depth)
+        members = context.knowledge.members(max(self.depth, self.discrepancy_depth))
+        self._check(members, context)
         gate = Gate(
             self.refresh,
             self.threshold,
@@ -132,12 +141,36 @@ class HetComp(Distiller):
             self.worse_passes,
             self.gain,
         )
-        how = context.knowledge.aggregation()
         self.curriculum = Curriculum(
-            members, context.interactions, gate, self.construction, context.generator, how
+            members,
+            context.interactions,
+            gate,
+            self.construction,
+            context.generator,
+            context.knowledge.aggregation(),
         )
-        self.register_buffer("targets", self.curriculum.targets(self.depth))
+        self.register_buffer("targets", self.curriculum.targets(self._ranks))
         self.register_buffer("fine", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("ordered", self._ordered(members, context), persistent=False)
+        self._left_out: Interactions | None = None
+
+    def _check(self, members: Sequence[Member], context: Context) -> None:
+        """Take the depth that all lists have, and say what is not as asked for."""
+        have = members[0].states[0].shape[1]
+        self._ranks = max(1, min(self.depth, have))
+        if have < min(self.depth, context.interactions.num_items):
+            context.note(f"{context.name}.depth is {have}, which all lists have, not {self.depth}")
+        if self.construction != "final" and all(len(member.states) == 1 for member in members):
+            context.note(
+                f"{context.name}: no teacher has more than one state, so nothing goes from easy to hard;"
+                " training.trajectory keeps a teacher's states"
+            )
+
+    def _ordered(self, members: Sequence[Member], context: Context) -> Tensor:
+        """O of each user, ids ``(U, K / 10)`` padded with −1."""
+        if self.observed == "none":
+            return torch.empty(context.interactions.num_users, 0, dtype=torch.int32)
+        how = context.knowledge.aggregation()
         weights = how.weights or (1.0,) * len(members)
         known = [
             (member.observed_scores, weight)
@@ -150,20 +183,18 @@ class HetComp(Distiller):
             temperature=how.temperature,
             weights=[weight for _, weight in known],
         )
-        observed = first_observed(importances, context.interactions, self._tenth)
-        self.register_buffer("observed", observed, persistent=False)
-        self._left_out: Interactions | None = None
+        return first_observed(importances, context.interactions, self._tenth)
 
     @property
     def _tenth(self) -> int:
-        return max(1, self.depth // 10)
+        return max(1, self._ranks // 10)
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         targets, fine = self.get_buffer("targets"), self.get_buffer("fine")
         if epoch > 0 and epoch % self.refresh == 0:
             student = context.student_top_items(self.discrepancy_depth)[0]
             if self.curriculum.move(epoch, student):
-                targets.copy_(self.curriculum.targets(self.depth))
+                targets.copy_(self.curriculum.targets(self._ranks))
                 self._left_out = None
             self.curriculum.look_at_targets(student, targets)
         if self.transfer != "overall" and not bool(fine):
@@ -175,7 +206,7 @@ class HetComp(Distiller):
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         users = batch.users
         fine = bool(self.get_buffer("fine"))
-        observed = self.get_buffer("observed")[users].long()  # (b, K / 10)
+        observed = self.get_buffer("ordered")[users].long()  # (b, K / 10)
         ranked = self.get_buffer("targets")[users].long()[:, : self._width(fine)]  # (b, K), (b, K / 2)
         scores = list_scores(student, users, torch.cat([observed, ranked], dim=1))
         below = log_normaliser(student, users, self._excluded(users), self._candidates(users))  # (b,)
@@ -188,7 +219,7 @@ class HetComp(Distiller):
 
     def _width(self, fine: bool) -> int:
         """How much of the target ranking the loss reads."""
-        return max(1, self.depth // 2) if fine else self.depth
+        return max(1, self._ranks // 2) if fine else self._ranks
 
     def _excluded(self, users: Tensor) -> ops.Rows:
         """What is no part of the normaliser: the users' observed items and the ranked ones."""

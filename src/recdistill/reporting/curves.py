@@ -34,6 +34,7 @@ class Course:
         knowledge: of the stores that they learned from.
         last_states: of each teacher of an ensemble that it learned from, the place of the final state, from 0.
         sampled: whether it was validated among sampled candidates.
+        shuffled: whether its teachers' states came in random order.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Course:
     knowledge: tuple[str, ...] = ()
     last_states: Mapping[str, int] = field(default_factory=dict[str, int])
     sampled: bool = False
+    shuffled: bool = False
 
 
 def curve_charts(slug: str, courses: Sequence[Course]) -> list[Chart]:

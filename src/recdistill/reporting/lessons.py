@@ -107,10 +107,13 @@ def _chart(slug: str, name: str, course: Course, lesson: _Lesson) -> Chart:
     phases = _phases(lesson)
     ends = ", ".join(f"{teacher} {line[max(line)]:.2f}" for teacher, line in lesson.pointers.items())
     moved = any(len(set(line.values())) > 1 for line in lesson.pointers.values())
-    title = f"{'From easy to hard' if moved else 'Distance from the final states'}: {name}"
+    order = "States in random order" if course.shuffled else "From easy to hard"
+    title = f"{order if moved else 'Distance from the final states'}: {name}"
     told = f"{title}; mean pointers at the end {ends}; {phases}"
     svg = draw(slug, f"{told}.", _SIZE, lambda figure: _paint(figure, lesson))
     notes = [f"{phases[:1].upper()}{phases[1:]}."]
+    if course.shuffled:
+        notes.append("Pointers count places in an order of each user's own, which ends at the final state.")
     if len(course.runs) > 1:
         notes.append(f"Means over {len(course.runs)} seeds, those of them that reached an epoch.")
     alone = [name for name, last in course.last_states.items() if last == 0 and name in lesson.pointers]

@@ -209,4 +209,9 @@ def _course(name: str, directories: Sequence[Directory], ensembles: Sequence[Ens
             for teacher, epochs in zip(one.names, one.epochs, strict=True)
         },
         sampled=any(how.get("validate_negatives") is not None for how in training),
+        shuffled=any(
+            part.get("construction") == "random"
+            for manifest in manifests
+            for part in manifest.options.get("distill") or []
+        ),
     )

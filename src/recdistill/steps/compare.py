@@ -21,8 +21,9 @@ from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, plan
 from recdistill.steps.distill import distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
+from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
-from recdistill.steps.origins import check_reads
+from recdistill.steps.origins import check_ensemble, check_reads
 from recdistill.steps.report import report
 from recdistill.steps.runcosts import describe_run, mean_costs, summed_costs
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
@@ -153,6 +154,7 @@ class _Comparison:
         for teacher in self.plan.teachers:
             for chosen in self.plan.evaluations.values() if teacher.origin.given else ():
                 check_given(data, _knowledge(split, teacher), chosen)
+        self._check_ensembles(split)
         knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
         knowledge |= {chosen.name: self._ensemble(split, chosen) for chosen in self.plan.ensembles}
         for row in self.plan.rows:  # before the first student is trained
@@ -164,6 +166,24 @@ class _Comparison:
         for name, chosen in self.plan.evaluations.items():
             self._evaluate(split, name, chosen)
         return replace(split, data=Data.load(data.path))  # what was read of this one is not needed any more
+
+    def _check_ensembles(self, split: _Split) -> None:
+        """Refuse, before a teacher is trained, what could not be put together or learned from."""
+        stores = {
+            one.name: open_knowledge(_knowledge(split, one), split.data)
+            for one in self.plan.teachers
+            if one.origin.given and not one.origin.live
+        }
+        for row in self.plan.rows:
+            if isinstance(row.teacher, Ensemble):
+                usual: int = self.plan.extract.get("depth", EXTRACTED)
+                check_ensemble(
+                    split.data,
+                    [stores[name] for name in row.teacher.teachers if name in stores],
+                    row.teacher.options.get("depth", usual),
+                    make_methods(row.methods),
+                    row.name,
+                )
 
     def _teacher(self, split: _Split, teacher: Teacher) -> TeacherKnowledge:
         if teacher.origin.given:

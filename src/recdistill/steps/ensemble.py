@@ -71,7 +71,8 @@ def ensemble(
             by the last components of the paths.
         out: the knowledge directory to write.
         data: the prepared data that all were made from; by default a directory beside one of the stores.
-        depth: ranks that count, and the length of the lists (paper: 100); by default the depth that all have.
+        depth: ranks that count, and the length of the lists (paper: 100), or the depth that all have, if that is less;
+            by default that.
         temperature: how fast importance falls with the rank (paper: 10).
         weights: of each teacher, in their order, greater than 0; by default all 1.
         consistency: weight of the term for items that a teacher ranked alike at all its states, at least 0.
@@ -204,31 +205,24 @@ def _hash(teacher: _Teacher) -> str:
 
 
 def _common_depth(teachers: Sequence[_Teacher], data: Data, asked: int | None, shown: Progress) -> int:
-    """The depth that every store has, or the one asked for if every store can answer it."""
+    """The depth asked for, or the greatest stored; less where a store can answer no more, which is said."""
     have = {
         teacher.name: teacher.knowledge.lists["top_items"].ids.shape[1]
         for teacher in teachers
         if "top_items" in teacher.knowledge.lists
     }
-    shallow = min(have, key=lambda name: have[name], default=None)
-    if asked is None:
-        if shallow is None:
-            return min(_DEPTH, data.num_items)
-        if max(have.values()) > have[shallow]:
-            shown.note(
-                f"the stores have depths {min(have.values())} to {max(have.values())}: the common depth"
-                f" {have[shallow]} is used, that of {shallow}"
-            )
-        return have[shallow]
-    depth = min(asked, data.num_items)
-    for teacher in teachers:
-        if have.get(teacher.name, depth) < depth and not teacher.knowledge.can_score:
-            raise OptionError(
-                f"depth: {depth} is asked for, and {teacher.path} has lists to depth {have[teacher.name]}",
-                f"lower it, or make deeper lists: recdistill extract DATA TEACHER --depth {depth}"
-                f" --out {teacher.path}",
-            )
-    return depth
+    wanted = min(asked or max(have.values(), default=_DEPTH), data.num_items)
+    fixed = {
+        teacher.name: have[teacher.name]
+        for teacher in teachers
+        if teacher.name in have and not (asked and teacher.knowledge.can_score)
+    }
+    shallow = min(fixed, key=lambda name: fixed[name], default="")
+    if not shallow or fixed[shallow] >= wanted:
+        return wanted
+    told = f"depth {wanted} is asked for" if asked else f"the stores have depths up to {wanted}"
+    shown.note(f"{told}, and {shallow} has {fixed[shallow]}: the common depth {fixed[shallow]} is used")
+    return fixed[shallow]
 
 
 def _members(teachers: Sequence[_Teacher], depth: int) -> list[Member]:
@@ -255,9 +249,8 @@ def _say(members: Sequence[Member], options: dict[str, Any], data: Data, shown: 
             shown.note(f"{member.name} has states whose lists are {have} deep: no more of its ranks count")
         without = int(((member.states[-1] < 0).all(1) & (data.train.user_counts < data.num_items)).sum())
         if without:
-            shown.note(
-                f"{counted(without, 'user has', 'users have')} no list in {member.name}: the other teachers decide"
-            )
+            rest = "the other teachers decide" if len(members) > 1 else "nothing is learned of them"
+            shown.note(f"{counted(without, 'user has', 'users have')} no list in {member.name}: {rest}")
 
 
 def _top_items(members: Sequence[Member], data: Data, options: dict[str, Any]) -> Lists:
@@ -281,7 +274,7 @@ def _top_items(members: Sequence[Member], data: Data, options: dict[str, Any]) -
 
 
 def _top_users(teachers: Sequence[_Teacher], lists: Lists, data: Data, options: dict[str, Any]) -> Lists:
-    """The teachers' lists of users, aggregated alike; where one has none, the users on whose lists an item stands."""
+    """The teachers' lists of users, by importance alone; where one has none, those on whose lists an item stands."""
     theirs = [teacher.knowledge.lists.get("top_users") for teacher in teachers]
     stored = [each.ids for each in theirs if each is not None]
     if len(stored) < len(teachers):
@@ -310,7 +303,9 @@ def _observed(
     if lacking and known:
         shown.note(f"no observed_scores in {', '.join(lacking)}: the other teachers order the observed items")
     elif lacking:
-        shown.note("no teacher has observed_scores: the ensemble has none, which hetcomp reads")
+        shown.note(
+            "no teacher has observed_scores: the ensemble has none, which hetcomp reads, unless hetcomp.observed=none"
+        )
     if not known:
         return None
     return observed_importance(

@@ -25,6 +25,9 @@ from recdistill.steps.load import check_trained_on, load, load_weights
 STORED: tuple[str, ...] = ("top_items", "top_users", "observed_scores", "embeddings", "trajectory")
 """Kinds that a store may hold."""
 
+DEPTH = 500
+"""Of the lists, unless another is asked for."""
+
 _FITTED = Path("epoch-000001.safetensors")
 """The only state of a model that is fitted at once, in one epoch."""
 
@@ -35,7 +38,7 @@ def extract(
     out: Path | str = "runs/extract",
     *,
     kinds: Sequence[str] | None = None,
-    depth: int = 500,
+    depth: int = DEPTH,
     force: bool = False,
     device: str = "auto",
     progress: Progress | None = None,

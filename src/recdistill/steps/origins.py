@@ -11,6 +11,7 @@ import torch
 
 from recdistill import config
 from recdistill.artifacts import read_manifest
+from recdistill.data.prepared import Data
 from recdistill.directories import MANIFEST
 from recdistill.distillers.base import Distiller
 from recdistill.errors import MissingKnowledgeError, OptionError
@@ -127,6 +128,41 @@ def check_trainable(model: type[Recommender]) -> None:
             f"{model.model_name()} is fitted at once, so it cannot learn from a teacher",
             "choose a student that is trained by steps, such as bpr",
         )
+
+
+def check_ensemble(
+    data: Data,
+    stores: Iterable[TeacherKnowledge],
+    depth: int,
+    methods: Iterable[Distiller],
+    what: str = "",
+) -> None:
+    """Refuse what will be no ensemble to learn from, before its other teachers are trained.
+
+    Args:
+        data: the prepared data.
+        stores: those of its stores that are given.
+        depth: of the other stores' lists, or the one asked for.
+        methods: what is to learn from it.
+        what: what the error calls the methods; each by its own name by default.
+
+    Raises:
+        ArtifactError: a trajectory that is damaged or out of order.
+        MissingKnowledgeError: names the first method that reads deeper lists than there will be.
+    """
+    for store in stores:
+        store.members()
+        depth = min(depth, store.list_depth("top_items") or depth)
+    if data.num_items - int(data.train.user_counts.max()) < depth:
+        return  # some lists end: whether all do, they will show
+    for method in methods:
+        asked = method.list_depths().get("top_items", 0)
+        if asked > depth:
+            raise MissingKnowledgeError(
+                f"{what or method.method_name()}: lists to depth {asked} are read, and those of the ensemble will have"
+                f" {depth}",
+                "deepen extract.depth, ensemble.depth and the stores that are given, or lower the method's",
+            )
 
 
 def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what: str = "") -> None:

@@ -14,8 +14,16 @@ from recdistill.progress import Progress, Silent
 from recdistill.steps.distill import distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
+from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
-from recdistill.steps.origins import Origin, check_needs, check_reads, check_student, origin_of
+from recdistill.steps.origins import (
+    Origin,
+    check_ensemble,
+    check_needs,
+    check_reads,
+    check_student,
+    origin_of,
+)
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
     base_weight_of,
@@ -119,6 +127,11 @@ def _teachers(
     for origin in origins.values():
         if origin.given:
             check_given(data, origin.given_at(fitting["seed"]), tables["evaluate"])
+    for chosen in tables["ensemble"]:
+        stores = [origins[name].given_at(fitting["seed"]) for name in chosen.teachers if origins[name].given]
+        usual = chosen.options.get("depth", tables["extract"].get("depth", EXTRACTED))
+        opened = [open_knowledge(path, data) for path in stores]
+        check_ensemble(data, opened, usual, make_methods(tables["distill"]) if tables["distill"] else [])
     for name, origin in origins.items():
         called = f"teacher-{name}" if name else "teacher"
         if origin.given:

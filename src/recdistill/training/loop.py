@@ -23,6 +23,7 @@ from recdistill.training.group import Group
 from recdistill.training.optimisers import Optimiser, Several, group_optimiser, make_optimiser
 from recdistill.training.options import TrainingOptions
 from recdistill.training.trajectory import Trajectory
+from recdistill.wording import counted
 
 Validator = Callable[[Recommender], float | None]
 
@@ -198,6 +199,11 @@ class _Run:
         if self.trajectory is not None:
             self.trajectory.settle(self.result.best_epoch, self.model.state_dict(), self.options.trajectory)
             self.result.trajectory = list(self.trajectory.states.items())
+            asked, kept = len(set(self.options.trajectory) | {1.0}), len(self.result.trajectory)
+            if kept < asked:
+                self.progress.note(
+                    f"trajectory: {counted(kept, 'state')} kept of {asked}: the best epoch is {self.result.best_epoch}"
+                )
         self.model.eval()
         return self.result
 
