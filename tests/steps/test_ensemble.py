@@ -578,3 +578,21 @@ def test_members_are_read_to_a_depth_into_memory_of_their_own(line: Path) -> Non
     for state in member.states:
         assert state.shape == (60, 4)
         assert state.untyped_storage().nbytes() == 60 * 4 * 4
+
+
+def test_a_model_that_counts_twice_and_a_repeated_state_are_said(
+    line: Path, tmp_path: Path, random_lists: Callable[[Data, int], Tensor]
+) -> None:
+    data, said = Data.load(line / "data"), Said()
+    again = rd.extract(data, line / "bpr", tmp_path / "again", kinds=("top_items",), depth=20)
+    ids = random_lists(data, 20)
+    mine = by_hand(tmp_path / "mine", data, ids)
+    (mine / "trajectory").mkdir()
+    for epoch, state in ((1, ids.flip(1)), (2, ids.flip(1)), (3, ids)):
+        save_arrays(mine / "trajectory" / f"epoch-{epoch:06d}.safetensors", {"ids": state})
+    assert again.manifest is not None
+    rd.ensemble([*stores(line), tmp_path / "again", mine], tmp_path / "all", data=data, progress=said)
+    for name in ("bpr", "again"):
+        assert f"{name} is not the only store of its model" in said.text
+    assert said.text.count("not the only store") == 2
+    assert "mine has 1 repeated state" in said.text

@@ -163,7 +163,7 @@ class HetComp(Distiller):
         if self.construction != "final" and all(len(member.states) == 1 for member in members):
             context.note(
                 f"{context.name}: no teacher has more than one state, so nothing goes from easy to hard;"
-                " training.trajectory keeps a teacher's states"
+                " training.trajectory keeps them, and extract stores them"
             )
 
     def _ordered(self, members: Sequence[Member], context: Context) -> Tensor:

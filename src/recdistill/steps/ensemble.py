@@ -27,7 +27,7 @@ from recdistill.knowledge.ensemble import (
     rank_spread,
     users_of_items,
 )
-from recdistill.knowledge.members import MEMBERS, OBSERVED
+from recdistill.knowledge.members import MEMBERS, OBSERVED, TRAJECTORY
 from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import DataLike, open_data
@@ -112,7 +112,7 @@ def ensemble(
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             members = _members(teachers, common)
-            _say(members, options, opened, shown)
+            _say(teachers, members, options, opened, shown)
             with shown.stage("ensemble", 3, "parts") as stage:
                 lists = _top_items(members, opened, options)
                 _save_lists(job.work, "top_items", lists)
@@ -199,6 +199,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [name if times[name] == 1 else str(path) for name, path in zip(short, paths, strict=True)]
 
 
+def _model(teacher: _Teacher) -> str:
+    """The hash of the model that a store was made from, or of the store where that is not known."""
+    assert teacher.knowledge.manifest is not None
+    return teacher.knowledge.manifest.inputs.get("model") or teacher.knowledge.manifest.hash
+
+
 def _hash(teacher: _Teacher) -> str:
     assert teacher.knowledge.manifest is not None
     return teacher.knowledge.manifest.hash
@@ -233,7 +239,13 @@ def _members(teachers: Sequence[_Teacher], depth: int) -> list[Member]:
     return found
 
 
-def _say(members: Sequence[Member], options: dict[str, Any], data: Data, shown: Progress) -> None:
+def _say(
+    teachers: Sequence[_Teacher],
+    members: Sequence[Member],
+    options: dict[str, Any],
+    data: Data,
+    shown: Progress,
+) -> None:
     depth = options["depth"]
     told = ", ".join(f"{member.name} ({len(member.states)})" for member in members)
     size = sum(state.nbytes for member in members for state in member.states) + 8 * depth * (
@@ -244,7 +256,17 @@ def _say(members: Sequence[Member], options: dict[str, Any], data: Data, shown: 
         shown.note(f"a single teacher: the ensemble ranks as {members[0].name} does")
     if options["consistency"] and all(len(member.states) == 1 for member in members):
         shown.note("consistency changes nothing: no teacher has more than one state")
-    for member in members:
+    models = Counter(_model(teacher) for teacher in teachers)
+    for teacher, member in zip(teachers, members, strict=True):
+        if models[_model(teacher)] > 1:
+            shown.note(
+                f"{member.name} is not the only store of its model, which counts as often as it has stores"
+            )
+        files = len(list((teacher.path / TRAJECTORY).glob("epoch-*.safetensors")))
+        if files > len(member.states):
+            shown.note(
+                f"{member.name} has {counted(files - len(member.states), 'repeated state')}: once is enough"
+            )
         if (have := member.states[-1].shape[1]) < depth:
             shown.note(f"{member.name} has states whose lists are {have} deep: no more of its ranks count")
         without = int(((member.states[-1] < 0).all(1) & (data.train.user_counts < data.num_items)).sum())
