@@ -135,7 +135,7 @@ def _forward(rows: Tensor, items: Tensor, indptr: NDArray[np.int64], excluded: N
             own, own_bounds = padded[block], bounds[start : start + height + 1]
             cursors = own_bounds[:-1].copy()
             for base, tile in tiles:
-                scores = np.empty((_FOUR, tile.shape[1]), np.float32)
+                scores = torch.empty(_FOUR, tile.shape[1]).numpy()
                 kernels.add_powers(
                     own,
                     tile,
@@ -170,23 +170,25 @@ def _backward(
     extra = len(padded) - len(rows)
     shift, scale = F.pad(shifts, (0, extra)).numpy(), F.pad(gradient, (0, extra)).numpy()
     width = _width(items)
-    num_parts = min(_PARTS, max(1, len(items) // _WIDEST))
+    num_tiles = max(1, -(-len(items) // width))
+    num_parts = min(_PARTS, num_tiles)
     by_item = torch.empty(items.shape)
     by_row = torch.zeros(num_parts, *padded.shape)
     parts = deque(range(num_parts))
 
     def work() -> None:
         while (part := taken(parts)) is not None:
-            low, high = len(items) * part // num_parts, len(items) * (part + 1) // num_parts
+            low = num_tiles * part // num_parts * width
+            high = min(num_tiles * (part + 1) // num_parts * width, len(items))
             cursors = bounds[:-1].copy()
             for base in range(low, high, width):
                 columns = slice(base, min(base + width, high))
                 tile = _columns(items[columns])
-                by_column = np.zeros_like(tile)
+                by_column = torch.zeros(tile.shape)
                 kernels.add_gradients(
                     padded,
                     tile,
-                    np.empty((_FOUR, tile.shape[1]), np.float32),
+                    torch.empty(_FOUR, tile.shape[1]).numpy(),
                     base,
                     bounds,
                     excluded,
@@ -194,9 +196,9 @@ def _backward(
                     shift,
                     scale,
                     by_row[part].numpy(),
-                    by_column,
+                    by_column.numpy(),
                 )
-                by_item[columns] = torch.from_numpy(by_column).T
+                by_item[columns] = by_column.T
 
     spread(work, _workers(rows, items), parts)
     return by_row.sum(dim=0)[: len(rows)], by_item
@@ -214,8 +216,8 @@ def _columns(items: Tensor) -> NDArray[np.float32]:
 
 
 def _width(items: Tensor) -> int:
-    """How many items a tile has."""
-    return max(_NARROWEST, min(_WIDEST, _FLOATS // max(items.shape[1], 1)))
+    """How many items a tile has, a multiple of 64: rows of numbers then begin with a line of the cache."""
+    return max(_NARROWEST, min(_WIDEST, _FLOATS // max(items.shape[1], 1) // 64 * 64))
 
 
 def _workers(rows: Tensor, items: Tensor) -> int:
