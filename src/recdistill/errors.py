@@ -1,7 +1,9 @@
-"""The four errors that a caller can mend; the command line prints each as one line and exits with 2."""
+"""The errors that a caller can mend; the command line prints each as one line and exits with 2."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -46,3 +48,24 @@ class ArtifactError(RecdistillError):
     """A directory that is missing, damaged, locked, of another kind, or made by a newer version."""
 
     kind = "artifact"
+
+
+class OutOfMemoryError(RecdistillError):
+    """More memory was asked for than there is."""
+
+    kind = "memory"
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Raise what libraries say of a failed allocation, each in its own way, as :class:`OutOfMemoryError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).partition("\n")[0]
+        known = any(sign in text for sign in ("DefaultCPUAllocator", "out of memory", "Storage size calculation"))
+        if not (isinstance(error, MemoryError) or known):
+            raise
+        raise OutOfMemoryError(
+            f"not enough memory: {text}", "choose smaller options, such as depths, counts and batch_size"
+        ) from error

@@ -56,7 +56,7 @@ def test_groups_of_equal_share(counts: list[int], num_groups: int, expected: lis
 
 
 def test_pairs_of_each_group() -> None:
-    counts, groups = torch.tensor([5, 3, 1, 1]), [torch.tensor([0]), torch.tensor([1, 2, 3])]
+    counts, groups = torch.tensor([5, 5, 3, 1, 1]), [torch.tensor([0, 1]), torch.tensor([2, 3, 4])]
     assert pairs_per_group(counts, groups, 30, exponent=0.0) == [15, 15]
     assert pairs_per_group(counts, groups, 20, exponent=1.0) == [5, 15]  # bases .25 and .75
     assert pairs_per_group(counts, groups, 20, exponent=2.0) == [2, 18]
@@ -64,14 +64,24 @@ def test_pairs_of_each_group() -> None:
 
 
 def test_pairs_that_do_not_divide_go_to_the_first_groups() -> None:
-    counts = torch.tensor([1, 1, 1, 1])
-    groups = [torch.tensor([item]) for item in range(4)]
+    counts = torch.ones(8, dtype=torch.int64)
+    groups = [torch.tensor([item, item + 1]) for item in range(0, 8, 2)]
     assert pairs_per_group(counts, groups, 30, exponent=0.0) == [8, 8, 7, 7]
 
 
 def test_a_group_much_more_popular_keeps_a_tenth() -> None:
-    counts, groups = torch.tensor([1000, 1]), [torch.tensor([0]), torch.tensor([1])]
+    counts, groups = torch.tensor([1000, 1000, 1, 1]), [torch.tensor([0, 1]), torch.tensor([2, 3])]
     assert pairs_per_group(counts, groups, 110, exponent=1.0) == [10, 100]  # bases .1 and 1.
+
+
+def test_a_group_of_one_item_gets_no_pair() -> None:
+    counts, groups = torch.tensor([5, 2, 2, 1]), [torch.tensor([0]), torch.tensor([1, 2]), torch.tensor([3])]
+    assert pairs_per_group(counts, groups, 7, exponent=0.0) == [0, 7, 0]
+
+
+def test_a_large_exponent_gives_all_pairs_to_the_least_popular() -> None:
+    counts, groups = torch.tensor([5, 5, 1, 1]), [torch.tensor([0, 1]), torch.tensor([2, 3])]
+    assert pairs_per_group(counts, groups, 20, exponent=1000.0) == [0, 20]
 
 
 @pytest.mark.parametrize(("length", "temperature"), [(2, 20.0), (6, 2.0), (6, 1e9), (30, 3.0)])

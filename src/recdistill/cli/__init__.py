@@ -20,7 +20,7 @@ from recdistill.cli.knowledge import ensemble, extract
 from recdistill.cli.models import distill, search, train
 from recdistill.cli.options import Json
 from recdistill.cli.results import evaluate, recommend, report
-from recdistill.errors import RecdistillError
+from recdistill.errors import RecdistillError, memory_told
 
 __all__ = ["app", "main"]
 
@@ -43,7 +43,8 @@ def main() -> NoReturn:
     as_json = "--json" in sys.argv
     try:
         # Without a stand-alone run, an exit code is returned.
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        with memory_told():
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except RecdistillError as error:
         _fail(error.message, error.kind, error.hint, as_json)
     except _UsageError as error:

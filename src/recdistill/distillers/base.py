@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import Knowledge, TeacherState
-from recdistill.knowledge.storable import not_supplied
+from recdistill.knowledge.storable import not_supplied, supplied
 from recdistill.models.base import Batch, Recommender, State, user_scores
 from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, user_scores_of
 
@@ -61,8 +61,9 @@ class Context:
     def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
         """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.
 
-        Padded with −1 and −inf. With ``observed`` the train items are ranked too.
+        Padded with −1 and −inf. With ``observed`` the train items are ranked too. Lists end with the catalogue.
         """
+        depth = min(depth, self.interactions.num_items)
         key = (self.epoch, depth, observed)
         if key not in self.shared:
             for old in [k for k in self.shared if k[0] != self.epoch]:
@@ -111,7 +112,8 @@ class Distiller(nn.Module):
     needs: frozenset[str] = frozenset()
     """Kinds of knowledge that it reads of the teacher; a method whose options decide sets it in its constructor."""
     student_needs: frozenset[str] = frozenset({"scores"})
-    """What the student's state must supply."""
+    """What the student must supply: ``scores``, ``embeddings``, ``hidden_states``, ``dot_product`` (scores are products
+    of its vectors)."""
 
     options: dict[str, Any]
     weight: float
@@ -220,7 +222,7 @@ class Objective(nn.Module):
         for name, method in self.methods():
             assert self.knowledge is not None
             self.knowledge.require(method.needs, name)
-            missing = method.student_needs - model.state().kinds
+            missing = method.student_needs - supplied(type(model))
             if missing:
                 raise not_supplied(model.model_name(), missing, name)
             context = Context(

@@ -11,7 +11,8 @@ System, TKDE 2025.
     R_list = mean over users of CE(softmax(a_u / τ), softmax(b_u / τ))
 
 L_feature: the loss of Distillation Experts, or the squared error or 1 − cosine of a mean of networks, on users and,
-half each, positives and negatives. In R the student's p and q are held fixed, so that R trains the projectors alone.
+half each, positives and negatives. a is the student's order only where its scores are products of its vectors; other
+students are refused. In R the student's p and q are held fixed, so that R trains the projectors alone.
 R_list compares Q items of each user, drawn by position from the top list of the teacher or of the student, or
 uniformly; R_pair compares the same items two by two, or each training row's positive with its negatives.
 
@@ -75,7 +76,7 @@ class CPD(Distiller):
         resample_every: epochs between two draws, at which the student's list is read afresh, at least 1.
     """
 
-    student_needs = frozenset({"embeddings"})
+    student_needs = frozenset({"embeddings", "dot_product"})
 
     @validated
     def __init__(

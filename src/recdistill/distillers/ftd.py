@@ -5,8 +5,9 @@ Kang et al., Topology Distillation for Recommender System, KDD 2021, section 4.1
     L = mean over pairs x, y ∈ X of (cos(p_x, p_y) − cos(P_x, P_y))²
 
 p student, P teacher; X: the batch's unique users and unique items together, pairs in both orders and x = y too. No
-projector is needed, since only cosines are compared; users and items must share a space. The matrix of pairs is
-never built: with unit rows the sum is ‖SᵀS‖² + ‖TᵀT‖² − 2 ‖SᵀT‖². The cosine of a row of zeros is 0, where the
+projector is needed, since only cosines are compared; users and items must share a space, so that students whose scores
+are not products of vectors are refused, and a teacher should be no such model either. The matrix of pairs is never
+built: with unit rows the sum is ‖SᵀS‖² + ‖TᵀT‖² − 2 ‖SᵀT‖². The cosine of a row of zeros is 0, where the
 authors' code divides by 0.
 
 A published weight λ on a sum over n entities at batch B is ``weight = λ · n² / B`` here: λ = 1e-3 at B = 1,024 (about
@@ -37,7 +38,7 @@ class FTD(Distiller):
     """
 
     needs = frozenset({"embeddings"})
-    student_needs = frozenset({"embeddings"})
+    student_needs = frozenset({"embeddings", "dot_product"})
 
     @validated
     def __init__(self, *, weight: Annotated[float, Field(gt=0)] = 8.0) -> None:

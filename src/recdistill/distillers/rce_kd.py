@@ -99,6 +99,7 @@ class RCEKD(Distiller):
             self.k = context.drawn_items("k", self.k)
             self._teacher_top = context.knowledge.top_items(users, self.k).ids
         else:
+            self.k = min(self.k, context.interactions.num_items)
             self._teacher_top = top_items(context.knowledge, users, self.k)[0]
         width = 2 * self.k + self.num_sampled
         self.register_buffer("items", torch.full((len(users), width), -1, dtype=torch.int32))

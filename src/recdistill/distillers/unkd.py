@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from recdistill.config import validated
 from recdistill.distillers.base import Context, Distiller, list_scores
 from recdistill.distillers.cd import geometric_positions
+from recdistill.errors import OptionError
 from recdistill.knowledge.base import TeacherState
 from recdistill.models.base import Batch, State
 from recdistill.models.ranking import top_items
@@ -46,7 +47,8 @@ class UnKD(Distiller):
         weight: of this term in the objective, above 0 (authors' code: 1).
         num_groups: G, groups aimed at, at least 1 (paper: best with 4 or 5; authors' code: 2).
         num_pairs: n, pairs of each user, at least 1 (authors' code: 30).
-        exponent: λ, of a group's share of the pairs, at least 0; above 0 unpopular groups get more (authors' code: 0).
+        exponent: λ, of a group's share of the pairs, at least 0; above 0 unpopular groups get more, though no group's
+            share counts as less than .1, so that it does nothing with more than about ten groups (authors' code: 0).
         temperature: T, of the draw of positions, in list positions, above 0 (authors' code: 20).
         depth: of each group's list, at least 2 (authors' code: 1,000; with T = 20 the first 200 have all but 5e-5
             of the weight).
@@ -83,6 +85,17 @@ class UnKD(Distiller):
         self.register_buffer("drawn", drawn)
         groups = equal_groups(train.item_counts, self.num_groups)
         self._pairs = pairs_per_group(train.item_counts, groups, self.num_pairs, self.exponent)
+        if not any(self._pairs):
+            raise OptionError(
+                f"{context.name}.num_groups: each of the {len(groups)} groups has one item, and so no pair",
+                "choose fewer groups",
+            )
+        without = sum(count == 0 for count in self._pairs)
+        if without:
+            context.note(
+                f"{context.name}: {without} of {len(groups)} groups have none of the {self.num_pairs} pairs of a user"
+                f" (groups of one item have none): fewer {context.name}.num_groups or more {context.name}.num_pairs"
+            )
         self._lists = [
             top_items(
                 context.knowledge,
@@ -148,13 +161,15 @@ def equal_groups(item_counts: Tensor, num_groups: int) -> list[Tensor]:
 
 
 def pairs_per_group(item_counts: Tensor, groups: list[Tensor], num_pairs: int, exponent: float) -> list[int]:
-    """n_g: how many of a user's pairs come from each group."""
+    """n_g: how many of a user's pairs come from each group; none from a group of one item, which has no pair."""
     means = torch.stack([item_counts[items].double().mean() for items in groups])
     mirrored = means.max() + means.min() - means
     base = (mirrored / mirrored.sum()).nan_to_num(0.0).round(decimals=2).clamp(min=0.1)
-    shares = num_pairs * base**exponent / (base**exponent).sum()
+    several = torch.tensor([len(items) > 1 for items in groups])
+    weights = (exponent * base.log()).masked_fill(~several, -torch.inf)
+    shares = num_pairs * torch.softmax(weights, dim=0).nan_to_num(0.0)
     counts = (shares + 1e-9).floor()
-    left = num_pairs - int(counts.sum())
+    left = num_pairs - int(counts.sum()) if bool(several.any()) else 0
     counts[(shares - counts).round(decimals=9).argsort(descending=True, stable=True)[:left]] += 1
     return [int(count) for count in counts]
 

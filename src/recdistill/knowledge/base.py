@@ -75,11 +75,11 @@ class TeacherState(State, Protocol):
     """What a teacher answers within a step: a state, plus its stored lists."""
 
     def top_items(self, users: Tensor, depth: int) -> Lists:
-        """The teacher's best unobserved items of ``users`` (b,), depth columns."""
+        """The teacher's best unobserved items of ``users`` (b,), depth columns or the whole catalogue."""
         ...
 
     def top_users(self, items: Tensor, depth: int) -> Lists:
-        """The best users of ``items`` (n,) among those who have not interacted, depth columns."""
+        """The best users of ``items`` (n,) among those who have not interacted, depth columns or all users."""
         ...
 
     def sequence_reads(self, places: Places) -> SequenceReads:

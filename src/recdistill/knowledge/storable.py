@@ -74,8 +74,13 @@ def never_supplied(model: type[Recommender], kinds: frozenset[str], method: str)
 
 def not_supplied(model: str, missing: frozenset[str], method: str) -> OptionError:
     """The error for a student of the name ``model`` without the kinds ``missing``."""
+    if missing == {"dot_product"}:
+        what = f"{method} compares users' vectors with items', and the scores of {model} are not their products"
+    else:
+        kinds = sorted(missing - {"dot_product"})
+        what = f"{method} reads the student's {', '.join(kinds)}, which {model} does not supply"
     return OptionError(
-        f"{method} reads the student's {', '.join(sorted(missing))}, which {model} does not supply",
+        what,
         f"choose another method, or a student that has them: {_able(*missing, student=True)}",
     )
 
@@ -83,7 +88,10 @@ def not_supplied(model: str, missing: frozenset[str], method: str) -> OptionErro
 def supplied(model: type[Recommender]) -> frozenset[str]:
     """The kinds that every state of a model supplies."""
     more = {"hidden_states"} if model.sequential else set[str]()
-    return (model.storable & {"embeddings"}) | {"scores"} | more
+    own = model.storable & {"embeddings"}
+    if own and model.dot_product:
+        more.add("dot_product")
+    return own | {"scores"} | more
 
 
 def no_hidden_states(method: str) -> MissingKnowledgeError:

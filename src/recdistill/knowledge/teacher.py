@@ -229,7 +229,7 @@ class TeacherKnowledge:
                 f"set the method's depth to {have} or less, or make deeper ones ({size} of lists);"
                 f" {self._advice([kind], depth)}",
             )
-        found, place = cut(stored, depth), rows.to(stored.ids.device)
+        found, place = cut(stored, min(depth, catalogue)), rows.to(stored.ids.device)
         return Lists(found.ids[place].long().to(rows.device), found.scores[place].to(rows.device))
 
     def num_undecided(self) -> int:

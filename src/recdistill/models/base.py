@@ -174,7 +174,8 @@ def square_norms(table: Tensor, ids: Tensor) -> Tensor:
 def user_scores(state: State, items: Tensor, users: Tensor) -> Tensor:
     """Scores of the users listed for each item: ``State.scores`` with the roles swapped.
 
-    A model without score vectors answers pair by pair.
+    A state that computes vectors answers by a method of this name, from those of the listed users and items alone; one
+    without score vectors answers pair by pair.
 
     Args:
         state: what scores; gradients flow.
@@ -184,6 +185,9 @@ def user_scores(state: State, items: Tensor, users: Tensor) -> Tensor:
     Returns:
         Shape ``(b, n)``.
     """
+    own = getattr(state, "user_scores", None)
+    if own is not None:
+        return own(items, users)
     vectors = state.score_vectors()
     if vectors is None:
         owners = items[:, None].expand_as(users).masked_fill(users < 0, -1)
@@ -261,6 +265,8 @@ class Recommender(nn.Module):
     storable: ClassVar[frozenset[str]] = frozenset({"scores", "embeddings"})
     """What a store of the model answers beside lists: ``embeddings`` of a model that has them, ``scores`` of any pair
     if they are also products of vectors."""
+    dot_product: ClassVar[bool] = True
+    """Whether the order of a user's items is that of the products of their vectors, but for a bias."""
     tables: ClassVar[tuple[str, ...]] = ()
     """Names in the model's state of what holds numbers of single users, items or positions; a model may lack some."""
 

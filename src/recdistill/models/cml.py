@@ -92,6 +92,7 @@ class CML(Recommender):
             [−4 max_norm², 0], which leaves a softmax over many items nearly flat.
     """
 
+    dot_product = False
     tables = ("user_table", "item_table")
 
     @validated

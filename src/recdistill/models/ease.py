@@ -66,14 +66,15 @@ class EASE(HistoryModel):
         if self.num_weights is None:
             self.register_buffer("weights", torch.empty(count, count))
             return
-        self.register_buffer("rows", torch.empty(count, self.num_weights, dtype=torch.int32))
-        self.register_buffer("values", torch.empty(count, self.num_weights))
+        kept = min(self.num_weights, count)
+        self.register_buffer("rows", torch.empty(count, kept, dtype=torch.int32))
+        self.register_buffer("values", torch.empty(count, kept))
 
     def announcement(self, interactions: Interactions) -> str:
         count = interactions.num_items
         kept = "all of it is stored"
         if self.num_weights is not None:
-            kept = f"{size_text(8 * count * self.num_weights)} of it are stored"
+            kept = f"{size_text(8 * count * min(self.num_weights, count))} of it are stored"
         return f"ease: a block of {count:,} x {count:,} items, {size_text(4 * count**2)} of memory; {kept}"
 
     def fit_weights(self, interactions: Interactions) -> None:
@@ -86,7 +87,7 @@ class EASE(HistoryModel):
         inverse = inverse_of_gram(
             interactions, self.regularisation, torch.empty(self.num_items, self.num_items)
         )
-        ids, values = largest_weights(inverse, self.num_weights)
+        ids, values = largest_weights(inverse, self.get_buffer("rows").shape[1])
         self.get_buffer("rows").copy_(ids)
         self.get_buffer("values").copy_(values)
 

@@ -50,12 +50,12 @@ class ItemKNN(HistoryModel):
 
     def build(self, interactions: Interactions, generator: torch.Generator) -> None:
         super().build(interactions, generator)
-        shape = self.num_items, self.num_neighbors
+        shape = self.num_items, min(self.num_neighbors, self.num_items)
         self.register_buffer("neighbors", torch.full(shape, -1, dtype=torch.int32))
         self.register_buffer("similarities", torch.zeros(shape))
 
     def fit_weights(self, interactions: Interactions) -> None:
-        ids, similarities = nearest(interactions, self.num_neighbors, self.shrinkage)
+        ids, similarities = nearest(interactions, self.get_buffer("neighbors").shape[1], self.shrinkage)
         self.get_buffer("neighbors").copy_(ids)
         self.get_buffer("similarities").copy_(similarities)
 

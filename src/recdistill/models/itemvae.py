@@ -84,6 +84,14 @@ class ItemVAEState:
     def score_vectors(self) -> ScoreVectors:
         return self._vectors
 
+    def user_scores(self, items: Tensor, users: Tensor) -> Tensor:
+        """Those of ``users`` (b, n) for each of ``items`` (b,), 0 at padding (−1)."""
+        table, place = self.codes.vectors(items)
+        scores = ops.scores_at(table, self._users, place, users) + biases(self._bias, users.clamp(min=0))
+        if self._expected:
+            scores = scores + self._shifts_at(items[:, None], table, place[:, None])
+        return scores.masked_fill(users < 0, 0.0)
+
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
         own = self._bias[users][:, None]
         if items is None:

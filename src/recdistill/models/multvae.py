@@ -71,6 +71,12 @@ class MultVAEState:
         table, place = self.codes.vectors(users)
         return ScoreVectors(table[place], self._items, self._bias)
 
+    def user_scores(self, items: Tensor, users: Tensor) -> Tensor:
+        """Those of ``users`` (b, n) for each of ``items`` (b,), 0 at padding (−1)."""
+        table, place = self.codes.vectors(users.clamp(min=0))
+        product = ops.scores_at(self._items, table, items, place.masked_fill(users < 0, -1))
+        return (product + self._bias[items][:, None]).masked_fill(users < 0, 0.0)
+
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
         table, place = self.codes.vectors(users)
         if items is None:

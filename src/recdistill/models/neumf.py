@@ -142,6 +142,7 @@ class NeuMF(Recommender):
     """
 
     storable = frozenset({"embeddings"})
+    dot_product = False
     tables = ("user_table", "item_table", "user_tower", "item_tower")
 
     @validated

@@ -106,6 +106,12 @@ class SimpleXState:
     def score_vectors(self) -> ScoreVectors:
         return self._tables
 
+    def user_scores(self, items: Tensor, users: Tensor) -> Tensor:
+        """Those of ``users`` (b, n) for each of ``items`` (b,), 0 at padding (−1)."""
+        table, place = self._vectors(users.clamp(min=0))
+        rows = torch.arange(len(items), device=items.device)
+        return ops.scores_at(self.item_embeddings(items), table, rows, place.masked_fill(users < 0, -1))
+
     def scores(self, users: Tensor, items: Tensor | None = None) -> Tensor:
         table, place = self._vectors(users)
         if items is None:

@@ -12,6 +12,7 @@ from recdistill.artifacts import Job, read_manifest
 from recdistill.data.prepared import Data
 from recdistill.errors import OptionError
 from recdistill.models.base import Recommender
+from recdistill.models.sequence_batches import check_order
 from recdistill.progress import Progress, Silent
 from recdistill.steps.fit import (
     DataLike,
@@ -80,6 +81,8 @@ def bidirectional(
     starts: dict[str, str] = {}
     for role, given in (("teacher", teacher), ("student", student)):
         models[role], starts[role] = _open(given, opened)
+        if models[role].sequential:
+            check_order(opened.train)
     pair = Pair(models["teacher"], models["student"])
     options: dict[str, Any] = {
         **{role: {"name": model.model_name(), **model.options} for role, model in models.items()},

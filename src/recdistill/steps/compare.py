@@ -12,7 +12,7 @@ import polars as pl
 from recdistill import artifacts
 from recdistill.artifacts import hash_files, read_json, read_manifest, read_table, write_json
 from recdistill.data.prepared import Data
-from recdistill.errors import ArtifactError, OptionError
+from recdistill.errors import ArtifactError, OptionError, OutOfMemoryError, memory_told
 from recdistill.evaluation.across import SplitResult, combine
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
@@ -56,7 +56,7 @@ class CompareResult:
 
     @property
     def failed(self) -> list[Json]:
-        """The runs whose training diverged: ``name``, ``split_seed``, ``seed``, ``error``."""
+        """The runs whose training diverged or ran out of memory: ``name``, ``split_seed``, ``seed``, ``error``."""
         return self.comparison["failed"]
 
 
@@ -95,7 +95,7 @@ def compare(
         progress: where stages and the table of runs are shown.
 
     Returns:
-        The comparison. A run that diverges is left out of it and named in ``failed``.
+        The comparison. A run that diverges or runs out of memory is left out of it and named in ``failed``.
 
     Raises:
         RecdistillError: an unknown key or value, or anything that a step refuses.
@@ -222,37 +222,43 @@ class _Comparison:
     def _student(self, split: _Split, row: Row, seed: int, knowledge: Mapping[str, TeacherKnowledge]) -> None:
         path = split.folder / row.directory(seed)
         self.board.begin(split.seed, seed, row.name, path)
-        common: Json = {
-            "training": row.training, "seed": seed, "device": self.device, "resume": True,
-            "progress": self.progress,
-        }  # fmt: skip
-        taught_by = row.teacher
         try:
-            if taught_by is None:
-                self._kept(lambda force: train(split.data, row.model, path, force=force, **common))
-            elif row.search:
-                how = {key: value for key, value in row.search.items() if key != "variant"}
-                model = {key: value for key, value in row.model.items() if key != "name"}
-                self._kept(
-                    lambda force: search(
-                        split.data, knowledge[taught_by.name], path, model=model, options=how, methods=row.methods,
-                        variant=row.search["variant"], force=force, **common,
-                    )
-                )  # fmt: skip
-            else:
-                self._kept(
-                    lambda force: distill(
-                        split.data, knowledge[taught_by.name], row.model, row.methods, path,
-                        base_weight=row.base_weight, force=force, **common,
-                    )
-                )  # fmt: skip
-        except TrainingDiverged as error:
+            with memory_told():
+                self._make_student(split, row, seed, path, knowledge)
+        except (TrainingDiverged, OutOfMemoryError) as error:
             failure = {"name": row.name, "split_seed": split.seed, "seed": seed, "error": str(error)}
             self.failed.append(failure)
             self.board.fail(str(error))
             return
         self.board.end(read_manifest(path))
         split.models.setdefault(row.name, []).append(path)
+
+    def _make_student(
+        self, split: _Split, row: Row, seed: int, path: Path, knowledge: Mapping[str, TeacherKnowledge]
+    ) -> None:
+        common: Json = {
+            "training": row.training, "seed": seed, "device": self.device, "resume": True,
+            "progress": self.progress,
+        }  # fmt: skip
+        taught_by = row.teacher
+        if taught_by is None:
+            self._kept(lambda force: train(split.data, row.model, path, force=force, **common))
+        elif row.search:
+            how = {key: value for key, value in row.search.items() if key != "variant"}
+            model = {key: value for key, value in row.model.items() if key != "name"}
+            self._kept(
+                lambda force: search(
+                    split.data, knowledge[taught_by.name], path, model=model, options=how, methods=row.methods,
+                    variant=row.search["variant"], force=force, **common,
+                )
+            )  # fmt: skip
+        else:
+            self._kept(
+                lambda force: distill(
+                    split.data, knowledge[taught_by.name], row.model, row.methods, path,
+                    base_weight=row.base_weight, force=force, **common,
+                )
+            )  # fmt: skip
 
     def _evaluate(self, split: _Split, name: str, options: Json) -> None:
         models = {name: path for row in split.models for name, path in self._called(split, row).items()}

@@ -82,7 +82,7 @@ def distill(
         RecdistillError: bad options or data, missing knowledge, or ``out`` holds something else.
     """
     opened = open_data(data)
-    ObjectiveOptions(base_weight=base_weight)
+    config.build(ObjectiveOptions, {"base_weight": base_weight}, "distill")
     student = make_model(model)
     check_trainable(type(student))
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recdistill.data.prepared import Data
 from recdistill.distillers.base import Objective
-from recdistill.errors import MissingKnowledgeError, OptionError
+from recdistill.errors import DataError, MissingKnowledgeError, OptionError, OutOfMemoryError, memory_told
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
@@ -133,14 +133,17 @@ class Study:
         values = {(one.component, one.option): one.suggest(trial) for one in self.plan.space}
         setting = self.plan.setting.with_values(values)
         try:
-            result = self._train(setting, trial)
+            with memory_told():
+                result = self._train(setting, trial)
             value: float | None = result.best_metric
             trial.set_user_attr("best_epoch", result.best_epoch)
             trial.set_user_attr("epochs", len(result.history))
             trial.set_user_attr("seconds", round(time.monotonic() - started, 3))
             self.study.tell(trial, value)
             reason = ""
-        except (loop.TrainingDiverged, OptionError, MissingKnowledgeError, _Pruned) as error:
+        except (
+            loop.TrainingDiverged, OptionError, DataError, MissingKnowledgeError, OutOfMemoryError, _Pruned
+        ) as error:  # fmt: skip
             reason = str(error)
             value = error.value if isinstance(error, _Pruned) else None
             trial.set_user_attr("reason", reason)

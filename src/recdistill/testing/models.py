@@ -8,7 +8,7 @@ import torch
 
 from recdistill.data.interactions import Interactions
 from recdistill.knowledge.frozen import frozen_state, read_arrays, stored_arrays
-from recdistill.models.base import Recommender
+from recdistill.models.base import Recommender, user_scores
 from recdistill.models.ranking import top_items
 from recdistill.testing.tiny import (
     assert_finite_scalar,
@@ -58,6 +58,11 @@ def check_state(model: Recommender) -> None:
         torch.testing.assert_close(state.scores(users, ids.contiguous()), full)
         padded = state.scores(users[:1], torch.tensor([[-1, 0]]))
         assert float(padded[0, 0]) == 0.0, "the id -1 (padding) must score 0"
+        everything = torch.arange(state.num_items)
+        listed = users.repeat(state.num_items, 1)
+        listed[::2, 0] = -1
+        wanted = full.T.masked_fill(listed < 0, 0.0)
+        torch.testing.assert_close(user_scores(state, everything, listed), wanted, msg="user_scores are others")
         vectors = state.score_vectors()
         if vectors is not None:
             product = vectors.users @ vectors.items.T
