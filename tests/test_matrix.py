@@ -91,7 +91,7 @@ def test_every_method_and_model_is_in_the_matrix() -> None:
 @pytest.mark.parametrize("method", sorted(SMALL))
 def test_every_method_teaches_every_student_or_says_which_it_can(method: str, student: str) -> None:
     if method in ("cpd", "ftd") and student in ("cml", "neumf"):
-        with pytest.raises(OptionError, match="not their products; .* that has them: .*bpr"):
+        with pytest.raises(OptionError, match=r"not their products; .* that has them: .*bpr"):
             check_distiller(partial(make, method), STUDENTS[student])
         return
     check_distiller(partial(make, method), STUDENTS[student], stops_gradients=method in ("htd", "cpd"))

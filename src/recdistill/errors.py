@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -57,13 +57,15 @@ class OutOfMemoryError(RecdistillError):
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
+def memory_told() -> Generator[None]:
     """Raise what libraries say of a failed allocation, each in its own way, as :class:`OutOfMemoryError`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error).partition("\n")[0]
-        known = any(sign in text for sign in ("DefaultCPUAllocator", "out of memory", "Storage size calculation"))
+        known = any(
+            sign in text for sign in ("DefaultCPUAllocator", "out of memory", "Storage size calculation")
+        )
         if not (isinstance(error, MemoryError) or known):
             raise
         raise OutOfMemoryError(

@@ -112,3 +112,12 @@ def test_errors_as_json(recdistill: Command, tmp_path: Path) -> None:
     found = json.loads(answer.out)
     assert set(found) == {"error", "kind", "hint"}
     assert found["kind"] == "artifact"
+
+
+def test_memory_that_runs_out_is_one_line(recdistill: Command, log: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert recdistill("prepare", log, "--out", data).code == 0
+    answer = recdistill("train", data, "--out", tmp_path / "model", "--set", "model.dim=1000000000000")
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith("error: not enough memory: ")
+    assert not (tmp_path / "model").exists()

@@ -175,11 +175,32 @@ def test_more_items_than_users_have_left_are_cut_and_said(method: str, option: s
     assert bool(torch.isfinite(term.detach()))
 
 
-@pytest.mark.parametrize(
-    ("method", "groups"), [("unkd", 3), ("unkd", 40), ("unkd", 5000), ("htd", 3), ("htd", 60)]
-)
+@pytest.mark.parametrize(("method", "groups"), [("unkd", 3), ("unkd", 12), ("htd", 3), ("htd", 60)])
 def test_groups_that_come_out_empty(method: str, groups: int) -> None:
     interactions = tiny_interactions(30, 40, seed=5)
     knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
     found = first_loss(make(method, num_groups=groups), knowledge, interactions)
     assert torch.isfinite(torch.tensor(found))
+
+
+def test_groups_of_one_item_each_are_refused_and_groups_without_pairs_are_said() -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    taken = Interactions.from_events(torch.arange(8), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), 8, 4)
+    with pytest.raises(OptionError, match=r"unkd\.num_groups: each of the 4 groups has one item"):
+        first_loss(make("unkd", num_groups=100), live(built(models.BPR(dim=5), taken), taken), taken)
+    said: list[str] = []
+    objective = Objective([make("unkd", num_groups=12, num_pairs=3)], knowledge, base_weight=0.0)
+    student = built(models.BPR(dim=3), interactions)
+    objective.setup(student, interactions, 3, torch.Generator().manual_seed(0), CPU, said.append)
+    assert any("groups have none of the 3 pairs of a user" in line for line in said)
+
+
+@pytest.mark.parametrize("method", ["rrd", "sld", "cpd", "cd", "rce-kd"])
+def test_lists_end_with_the_catalogue_however_deep_they_are_asked_for(method: str) -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    found = first_loss(make(method, depth=1_000_000_000), knowledge, interactions)
+    assert torch.isfinite(torch.tensor(found))
+    ids, _ = knowledge.top_items(torch.arange(30), 1_000_000_000)
+    assert ids.shape == (30, 40)

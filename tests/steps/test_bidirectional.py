@@ -15,7 +15,7 @@ import torch
 import recdistill as rd
 from line_cases import log_of_tastes
 from recdistill.artifacts import read_manifest
-from recdistill.errors import ArtifactError, OptionError
+from recdistill.errors import ArtifactError, DataError, OptionError
 from recdistill.models.base import Recommender
 from recdistill.progress import Silent, Stage
 from recdistill.training.bidirectional import BD
@@ -152,6 +152,8 @@ def test_what_does_not_fit_is_refused(line: Path) -> None:
         rd.bidirectional(line / "data", "bpr", "bpr", out, training={"trajectory": [0.5]})
     with pytest.raises(OptionError, match="refersh"):
         rd.bidirectional(line / "data", "bpr", "bpr", out, method={"refersh": 3})
+    with pytest.raises(DataError, match="sequence models need an order"):
+        rd.bidirectional(line / "data", "sasrec", "bpr", out)
     with pytest.raises(ArtifactError, match="does not exist"):
         rd.bidirectional(line / "data", line / "nothing", "bpr", out)
     assert not out.exists()

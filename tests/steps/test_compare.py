@@ -180,19 +180,31 @@ def test_a_killed_comparison_goes_on_to_the_same_end(
     assert found.comparison["evaluations"] == straight.comparison["evaluations"]
 
 
-def test_a_run_that_diverges_is_left_out_and_named(
-    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TrainingDiverged("the loss is not finite"), "the loss is not finite"),
+        (
+            MemoryError("Unable to allocate 8 TiB"),
+            "not enough memory: Unable to allocate 8 TiB; choose smaller",
+        ),
+    ],
+)
+def test_a_run_that_fails_is_left_out_and_named(
+    error: Exception, said: str, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = compare_step.distill
 
     def diverging(*arguments: Any, **options: Any) -> Any:
         if arguments[4].name == "sum-seed-0":
-            raise TrainingDiverged("the loss is not finite")
+            raise error
         return real(*arguments, **options)
 
     monkeypatch.setattr(compare_step, "distill", diverging)
     found = rd.compare(file_of(log), tmp_path / "out")
-    assert found.failed == [{"name": "sum", "split_seed": 0, "seed": 0, "error": "the loss is not finite"}]
+    (failed,) = found.failed
+    assert (failed["name"], failed["split_seed"], failed["seed"]) == ("sum", 0, 0)
+    assert failed["error"].startswith(said)
     assert set(found.comparison["evaluations"]["full"]["rows"]) == {"teacher", "alone", "rrd"}
     assert "sum of split 0, seed 0, failed" in found.page.read_text()
 

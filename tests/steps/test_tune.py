@@ -184,11 +184,16 @@ def test_a_trial_that_diverges_or_cannot_be_built_does_not_stop_the_search(
         calls.append(1)
         if len(calls) == 2:
             raise TrainingDiverged("the loss is not finite")
+        if len(calls) == 4:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+            )
         return real(*arguments, **options)
 
     monkeypatch.setattr(trials.loop, "train", diverging)
-    found = rd.tune(file_of(line, tune={"trials": 3, "pruning": False}), tmp_path / "out").tuning
-    assert [trial["state"] for trial in found["trials"]] == ["complete", "failed", "complete"]
+    found = rd.tune(file_of(line, tune={"trials": 4, "pruning": False}), tmp_path / "out").tuning
+    assert [trial["state"] for trial in found["trials"]] == ["complete", "failed", "complete", "failed"]
+    assert found["trials"][3]["reason"].startswith("not enough memory")
     assert found["trials"][1]["reason"] == "the loss is not finite"
     monkeypatch.setattr(trials.loop, "train", lambda *a, **k: (_ for _ in ()).throw(TrainingDiverged("no")))
     with pytest.raises(OptionError, match="none of 3 trials"):

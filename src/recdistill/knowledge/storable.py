@@ -74,8 +74,10 @@ def never_supplied(model: type[Recommender], kinds: frozenset[str], method: str)
 
 def not_supplied(model: str, missing: frozenset[str], method: str) -> OptionError:
     """The error for a student of the name ``model`` without the kinds ``missing``."""
-    if missing == {"dot_product"}:
-        what = f"{method} compares users' vectors with items', and the scores of {model} are not their products"
+    if missing == frozenset({"dot_product"}):
+        what = (
+            f"{method} compares users' vectors with items', and the scores of {model} are not their products"
+        )
     else:
         kinds = sorted(missing - {"dot_product"})
         what = f"{method} reads the student's {', '.join(kinds)}, which {model} does not supply"

@@ -62,7 +62,9 @@ def check_state(model: Recommender) -> None:
         listed = users.repeat(state.num_items, 1)
         listed[::2, 0] = -1
         wanted = full.T.masked_fill(listed < 0, 0.0)
-        torch.testing.assert_close(user_scores(state, everything, listed), wanted, msg="user_scores are others")
+        torch.testing.assert_close(
+            user_scores(state, everything, listed), wanted, msg="user_scores are others"
+        )
         vectors = state.score_vectors()
         if vectors is not None:
             product = vectors.users @ vectors.items.T
