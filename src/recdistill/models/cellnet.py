@@ -60,6 +60,8 @@ class CellNet(SequenceModel):
         init_std: standard deviation of the initial tables, above 0.
     """
 
+    reads_positions = True
+
     @validated
     def __init__(
         self,
@@ -99,9 +101,8 @@ class CellNet(SequenceModel):
 
     @property
     def lookback(self) -> int:
-        if not self.architecture.causal:
-            return self.max_length
-        return min(self.max_length, self.num_cells * self.architecture.reach + 1)
+        most = super().lookback
+        return min(most, self.num_cells * self.architecture.reach + 1) if self.architecture.causal else most
 
     def encode(self, places: Places) -> Encoded:
         embeddings = embedded(self, self.position_table, places)
@@ -110,11 +111,7 @@ class CellNet(SequenceModel):
 
 
 def embedded(model: SequenceModel, positions: Tensor, places: Places) -> Tensor:
-    """√d · e + p of the items, with dropout in training, shape ``(N, dim)``.
-
-    A window's newest item has no target, and all answers are read there: it has its neighbour's position.
-    """
-    vectors = (
-        model.dim**0.5 * rows_of(model.item_table, places.items) + positions[places.from_end.clamp(min=1)]
-    )
+    """√d · e + p of the items, with dropout in training, shape ``(N, dim)``."""
+    order = places.before.clamp(max=model.max_length - 1)
+    vectors = model.dim**0.5 * rows_of(model.item_table, places.items) + positions[order]
     return F.dropout(vectors, float(model.options["dropout"]), model.training)

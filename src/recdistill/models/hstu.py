@@ -12,8 +12,8 @@ ICML 2024.
 N is a layer norm without weights; dropout follows the sum of embedding and position, and what W_o multiplies. The
 paper's b also has learnt steps of the time between the two items, which windows do not carry. It trains with τ = .05
 and a softmax over the item and 128 sampled ones (``loss="sampled-softmax"``; here the step's rows share them);
-``temperature=None`` makes the score x_t · e_j. Positions count from the oldest item read; the newest of a full window,
-which has no target in training, shares that of the one before. Losses are means over targets in the authors' code too.
+``temperature=None`` makes the score x_t · e_j. Positions count from the oldest item read, as many as training reads. Losses
+are means over targets in the authors' code too.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class HSTU(SequenceModel):
         init_std: standard deviation of the initial weights, above 0 (paper: .02).
     """
 
+    reads_positions = True
+
     @validated
     def __init__(
         self,
@@ -86,7 +88,7 @@ class HSTU(SequenceModel):
         return table if self.temperature is None else F.normalize(table, dim=1)
 
     def encode(self, places: Places) -> Encoded:
-        order = places.slots.clamp(max=self.max_length - 2)
+        order = places.slots.clamp(max=self.max_length - 2)  # what is only predicted has its neighbour's
         vectors = self.dim**0.5 * rows_of(self.item_table, places.items)
         embeddings = F.dropout(vectors + self.position_table[order], self.dropout, self.training)
         hidden = layer_outputs(self.blocks, embeddings, places)

@@ -14,9 +14,9 @@ normalises what enters A and F (x ← x + A(N(x)), x ← x + F(N(x)), h = N(x)),
 
 The paper trains with BCE and one negative a position; the full softmax is much better (Klenitskiy and Vasilev, RecSys
 2023) and the default here. Positions count from the newest item, as in the authors' code, or from the window's oldest.
-Padding takes no part: no layer sees it, so that the length to which a batch is padded changes nothing. The last item
-of a training window has no target; its output is what lists and vectors of the user are read from. Losses are means
-over targets in the authors' code too.
+Padding takes no part: no layer sees it, so that the length to which a batch is padded changes nothing. The newest item
+of a history is only predicted in training; where a method reads a user's vector at it, a pass of its own gives items the
+positions that they have when the model is served. Losses are means over targets in the authors' code too.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class SASRec(SequenceModel):
         init_std: standard deviation of the initial weights, above 0.
     """
 
+    reads_positions = True
+
     @validated
     def __init__(
         self,
@@ -98,9 +100,8 @@ class SASRec(SequenceModel):
         self.last_norm = nn.Identity() if self.norm == "post" else nn.LayerNorm(self.dim)
 
     def encode(self, places: Places) -> Encoded:
-        # A window's newest item has no target, and all answers are read there: it has its neighbour's position.
-        from_start = places.slots.clamp(max=self.max_length - 2)
-        order = places.from_end.clamp(min=1) if self.positions == "end" else from_start
+        order = places.before if self.positions == "end" else places.slots
+        order = order.clamp(max=self.max_length - 1)
         vectors = self.dim**0.5 * rows_of(self.item_table, places.items)
         embeddings = self._drop(vectors + self.position_table[order])
         hidden = layer_outputs(self.blocks, embeddings, places)

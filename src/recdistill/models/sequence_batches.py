@@ -54,7 +54,7 @@ class SequenceBatch(Batch):
     @cached_property
     def places(self) -> Places:
         """Where the items of ``sequences`` lie."""
-        return Places(self.sequences)
+        return Places(self.sequences, self.targets[:, -1] >= 0)
 
     @cached_property
     def next_items(self) -> Tensor:
@@ -84,6 +84,8 @@ class Places:
 
     Args:
         sequences: shape ``(w, L)``, int64, padded with −1 on the left (only there).
+        followed: windows after whose last item one is to be predicted, shape ``(w,)``, bool; of the others, none by
+            default, the last item is itself the last to be predicted.
 
     Attributes:
         mask: True at items, shape ``(w, L)``, bool.
@@ -92,8 +94,9 @@ class Places:
         width: the longest window's length, at least 1.
     """
 
-    def __init__(self, sequences: Tensor) -> None:
+    def __init__(self, sequences: Tensor, followed: Tensor | None = None) -> None:
         self.mask = sequences >= 0
+        self._followed = followed
         self.lengths = self.mask.sum(dim=1)
         self.items = sequences[self.mask]
         self.windows = len(sequences)
@@ -115,6 +118,16 @@ class Places:
     def from_end(self) -> Tensor:
         """How many items follow each item in its window, shape ``(N,)``, int64."""
         return self.lengths[self.owners] - 1 - self.slots
+
+    @cached_property
+    def before(self) -> Tensor:
+        """How far each item lies before the last that is to be predicted, at least 1, shape ``(N,)``, int64.
+
+        So the newest item that is read has 1, in training as when served. An item that is only predicted has 1 too.
+        """
+        if self._followed is None:
+            return self.from_end.clamp(min=1)
+        return (self.from_end + self._followed[self.owners]).clamp(min=1)
 
     @cached_property
     def _in_grid(self) -> Tensor:

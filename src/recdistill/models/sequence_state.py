@@ -115,6 +115,8 @@ class SequenceState:
     @cached_property
     def _of_batch(self) -> Tensor:
         assert self.batch is not None
+        if self._model.reads_positions:
+            return self._model.vectors_of(self._histories, self.batch.users.cpu())
         return self.places.at_end(self.encoded.outputs)[self.batch.newest]
 
     @cached_property

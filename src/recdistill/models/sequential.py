@@ -58,6 +58,9 @@ class SequenceModel(Recommender, ABC):
     sequential: ClassVar[bool] = True
     tables: ClassVar[tuple[str, ...]] = ("item_table", "own_output_table", "output_bias", "position_table")
     samples: Samples
+    reads_positions: ClassVar[bool] = False
+    """Whether items are told apart by where they lie. In training the newest item of a history is only predicted, so
+    answers at it then have a pass of their own, with the positions that training gives to items that are read."""
     most_layers: int = 0
     """Hidden states of a step at most, for a model in which their number varies."""
     own_output_table: nn.Parameter | None
@@ -106,8 +109,9 @@ class SequenceModel(Recommender, ABC):
 
     @property
     def lookback(self) -> int:
-        """Newest items on which the output at the newest one depends, at most ``max_length``."""
-        return self.max_length
+        """Newest items on which the output at the newest one depends, at most ``max_length``; as many as training reads
+        where they have positions."""
+        return self.max_length - int(self.reads_positions and self.samples == "shift-all")
 
     def answered(self, places: Places) -> Tensor | None:
         """Rows among the N items whose next item this model predicts, (n,) int64; None for all of them."""
@@ -171,7 +175,8 @@ class SequenceModel(Recommender, ABC):
         while start < end:  # users of similar length together: little padding
             rows = min(max(1, _CELLS // int(lengths[start])), end - start)
             chosen = users[order[start : start + rows]]
-            places = Places(history_windows(histories, chosen, self.lookback).to(device))
+            windows = history_windows(histories, chosen, self.lookback).to(device)
+            places = Places(windows, torch.ones(len(windows), dtype=torch.bool, device=device))
             parts.append(places.at_end(self.encode(places).outputs))
             start += rows
         parts.append(self.item_table.new_zeros(len(users) - end, self.dim))

@@ -68,6 +68,7 @@ class Supernet(SequenceModel):
             largest α and δ where there is none.
     """
 
+    reads_positions = True
     tables = (*SequenceModel.tables, "held_out_users")
     temperature: Tensor
     frozen_architecture: Tensor

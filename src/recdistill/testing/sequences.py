@@ -39,6 +39,7 @@ def check_sequence_model(make: Callable[[], Recommender], *, causal: bool = True
         _histories_are_read_alike(model, interactions)
         if causal:
             _future_changes_nothing(model)
+            _served_as_trained(model, interactions)
     _sequences_train(make, interactions)
     _never_rows_by_items(make)
 
@@ -103,6 +104,24 @@ def _future_changes_nothing(model: SequenceModel) -> None:
                 left[:, :place], right[:, :place], msg=f"item {place} changes what is made of earlier ones"
             )
             assert not torch.allclose(left[:, place], right[:, place]), f"item {place} itself changes nothing"
+
+
+def _served_as_trained(model: SequenceModel, interactions: Interactions) -> None:
+    """What training makes of a window's items before the newest is what a user with these items alone is served."""
+    for batch in make_batches(model, interactions):
+        assert isinstance(batch, SequenceBatch), "expected batches of sequences"
+        places, outputs = batch.places, model.state(batch).encoded.outputs
+        at_newest = batch.targets[:, -1] >= 0  # windows whose last item has a target
+        trained = places.from_end == (~at_newest[places.owners]).long()
+        chosen = (places.lengths - (~at_newest).long() > 0).nonzero().squeeze(1)
+        windows = batch.sequences[chosen]
+        cut = torch.where(at_newest[chosen, None], windows, windows.roll(1, dims=1))
+        cut[~at_newest[chosen], 0] = -1
+        served = [row[row >= 0].int() for row in cut]
+        indptr = torch.tensor([0, *(len(row) for row in served)]).cumsum(0)
+        state = model.fold_in(ops.Rows(indptr, torch.cat(served)))
+        found = state.user_embeddings(torch.arange(len(served)))
+        torch.testing.assert_close(found, outputs[trained], msg="a history is served otherwise than it is trained")
 
 
 def _sequences_train(make: Callable[[], Recommender], interactions: Interactions) -> None:
