@@ -160,3 +160,12 @@ def test_random_maps_are_in_order_and_repeat_only_where_they_must() -> None:
     many = layer_map("random", 6, 2, GENERATOR)
     assert many == sorted(many)
     assert set(many) <= {0, 1}
+
+
+def test_distances_keep_their_digits_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(3, 40, 16, generator=generator)
+    teacher = student + 0.1 * torch.randn(3, 40, 16, generator=generator)
+    expected = layer_distances(student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(layer_distances(student, teacher), expected)

@@ -20,6 +20,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("cpd", {"guide": "teacher"}),
     ("rce-kd", {"mask_train": True}),
     ("dcd", {"item_weight": 0.0}),
+    ("logit-kd", {"items": "top", "places": "newest"}),
 ]
 SMALL = {"depth": 7, "k": 5, "num_interesting": 3, "num_uninteresting": 3, "num_sampled": 3}
 

@@ -65,7 +65,9 @@ def test_users_are_read_from_as_few_items_as_the_convolutions_reach() -> None:
     interactions = tiny_sequences()
     model = built(model_of(architecture="conv3; skip, none", cells=2, max_length=20), interactions).eval()
     assert model.lookback == 5  # 2 cells of 2 places back, and the newest item itself
-    assert model_of(architecture="conv3; skip, none", cells=2, max_length=4).lookback == 3  # as many as training reads
+    assert (
+        model_of(architecture="conv3; skip, none", cells=2, max_length=4).lookback == 3
+    )  # as many as training reads
     with torch.no_grad():
         state = model.state(next(model.batches(interactions, 1000, torch.Generator())))
         assert isinstance(state, SequenceState)
@@ -77,7 +79,8 @@ def test_users_are_read_from_as_few_items_as_the_convolutions_reach() -> None:
 @pytest.mark.parametrize(
     ("architecture", "said"),
     [
-        ("none; none, none", "every operation of the architecture is 'none'"),
+        ("none; none, none", "no node of the architecture 'none; none, none' hears the input"),
+        ("none; none, conv3", "no node of the architecture 'none; none, conv3' hears the input"),
         ("around3", "reads the item that is to be predicted"),
         ("conv3; conv4, skip", "no operation is called 'conv4'"),
         ("", "at least one node"),

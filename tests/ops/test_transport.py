@@ -207,3 +207,16 @@ def test_the_columns_may_have_a_cost_of_their_own() -> None:
     _, u = cooperative_weights(PLAN, COST, THIRDS, HALVES, column_cost=COST.flip(1))
     _, swapped = cooperative_weights(PLAN, COST, THIRDS, HALVES)
     assert not torch.allclose(u, swapped)
+
+
+def test_sinkhorn_goes_on_until_its_rows_fit() -> None:
+    generator = torch.Generator().manual_seed(3)
+    cost = torch.rand(6, 8, generator=generator) ** 3
+    rows = torch.softmax(2 * torch.randn(6, generator=generator), dim=0)
+    columns = torch.softmax(2 * torch.randn(8, generator=generator), dim=0)
+    plan = sinkhorn_plan(cost, rows, columns)
+    torch.testing.assert_close(plan.sum(dim=1), rows, atol=1e-5, rtol=0)
+    exact = transport_plan(cost, rows, columns)
+    assert value(plan, cost) >= value(exact, cost) - 1e-5
+    few = sinkhorn_plan(cost, rows, columns, iterations=5)
+    assert float((few.sum(dim=1) - rows).abs().max()) > 1e-3

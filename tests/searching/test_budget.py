@@ -137,3 +137,17 @@ def test_reaches_agree_with_the_architectures() -> None:
     found = budget._reach(rows, names)
     expected = [Architecture.from_edges([names[int(k)] for k in row]).reach for row in rows]
     assert found.tolist() == expected
+
+
+def test_a_cell_that_hears_nothing_is_neither_found_nor_the_nearest() -> None:
+    names = ("conv3", "none")
+    shares = torch.tensor([[-9.0, 0.0]] * 3, dtype=torch.float64)  # all prefer 'none'
+    for limit, within in ((0.0006, False), (0.0025, True)):
+        meter = bytes_meter(names, DATA.num_items, 4, 9, 2, False, limit)
+        found = best_within(shares, torch.zeros(1, dtype=torch.float64), names, [meter], 9)
+        assert not found.architecture.empty
+        assert found.architecture.edges.count("conv3") == 1
+        assert found.within is within
+    everyone = torch.cartesian_prod(*(torch.arange(2) for _ in range(3)))
+    heard = [not Architecture.from_edges([names[int(k)] for k in row]).empty for row in everyone]
+    assert budget._hears(everyone, names).tolist() == heard

@@ -144,6 +144,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_models(line: Path) -> None:
 def test_what_does_not_fit_is_refused(line: Path) -> None:
     other = rd.prepare(line / "log.csv", line / "other", seed=5)
     out = line / "never"
+    ordered = rd.prepare(log_of_tastes().with_row_index("position"), line / "ordered")
     with pytest.raises(ArtifactError, match="was trained on data"):
         rd.bidirectional(other, line / "teacher", "bpr", out)
     with pytest.raises(OptionError, match="fitted at once"):
@@ -152,6 +153,11 @@ def test_what_does_not_fit_is_refused(line: Path) -> None:
         rd.bidirectional(line / "data", "bpr", "bpr", out, training={"trajectory": [0.5]})
     with pytest.raises(OptionError, match="refersh"):
         rd.bidirectional(line / "data", "bpr", "bpr", out, method={"refersh": 3})
+    other_loss = rd.models.SASRec(loss="bce"), rd.models.SASRec(max_length=20)
+    with pytest.raises(
+        OptionError, match="a teacher with the loss bce learns from a sequence student's batches"
+    ):
+        rd.bidirectional(ordered, *other_loss, out)
     with pytest.raises(DataError, match="sequence models need an order"):
         rd.bidirectional(line / "data", "sasrec", "bpr", out)
     with pytest.raises(ArtifactError, match="does not exist"):

@@ -272,6 +272,10 @@ def test_the_published_settings_run(root: Path, tmp_path: Path) -> None:
         ({"model": {"architecture": "conv3"}}, "model.architecture is what the search is for"),
         ({"options": {"space": "released"}}, "read the item that is to be predicted"),
         ({"options": {"operations": ["none"]}}, "holds no operation"),
+        (
+            {"options": {"operations": ["skip", "none"], "max_skips": 0}},
+            "nothing but 'skip' for the other edges",
+        ),
         ({"variant": "best"}, "no variant is called 'best'"),
         ({"model": {"dims": 3}}, "dims"),
         ({"methods": "rce-kd", "variant": "no-emd"}, "adarec is not among the methods"),

@@ -42,6 +42,15 @@ def layer_distances(student: Tensor, teacher: Tensor, metric: Metric = "kl", rev
         metric: see above.
         reverse: exchange the arguments of ``kl``.
     """
+    with torch.autocast(student.device.type, enabled=False):  # differences of sums
+        return _distances(
+            *(side.to(torch.promote_types(side.dtype, torch.float32)) for side in (student, teacher)),
+            metric,
+            reverse,
+        )
+
+
+def _distances(student: Tensor, teacher: Tensor, metric: Metric, reverse: bool) -> Tensor:
     positions, dim = student.shape[1], student.shape[2]
     if metric == "kl":
         own, other = F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)

@@ -64,6 +64,9 @@ class LogitKD(Distiller):
         else:
             self.needs = frozenset({"top_items" if items == "top" else "scores"})
 
+    def list_depths(self) -> dict[str, int]:
+        return {"top_items": self.k} if "top_items" in self.needs else {}
+
     def setup(self, context: Context) -> None:
         self.generator = context.generator
 

@@ -132,8 +132,11 @@ class Architecture:
 
     @property
     def empty(self) -> bool:
-        """Every edge is ``none``: the cell adds a constant to its input."""
-        return set(self.edges) == {"none"}
+        """No node hears the input, as where every edge is ``none``: the cell adds a constant to its input."""
+        hears = [True]
+        for node in self.nodes:
+            hears.append(any(source and name != "none" for source, name in zip(hears, node, strict=False)))
+        return not any(hears[1:])
 
     @property
     def reach(self) -> int:

@@ -84,7 +84,8 @@ class CellNet(SequenceModel):
         self.architecture = Architecture.parse(architecture)
         if self.architecture.empty:
             raise OptionError(
-                "every operation of the architecture is 'none': it would read the newest item alone"
+                f"no node of the architecture '{self.architecture}' hears the input: it reads the newest item alone",
+                "choose an operation other than 'none' for an edge from the input",
             )
         if causal and not self.architecture.causal:
             raise OptionError(

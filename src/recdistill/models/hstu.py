@@ -12,8 +12,8 @@ ICML 2024.
 N is a layer norm without weights; dropout follows the sum of embedding and position, and what W_o multiplies. The
 paper's b also has learnt steps of the time between the two items, which windows do not carry. It trains with τ = .05
 and a softmax over the item and 128 sampled ones (``loss="sampled-softmax"``; here the step's rows share them);
-``temperature=None`` makes the score x_t · e_j. Positions count from the oldest item read, as many as training reads. Losses
-are means over targets in the authors' code too.
+``temperature=None`` makes the score x_t · e_j. Positions count from the oldest item read, as many as training reads.
+Losses are means over targets in the authors' code too.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ normalises what enters A and F (x ← x + A(N(x)), x ← x + F(N(x)), h = N(x)),
 The paper trains with BCE and one negative a position; the full softmax is much better (Klenitskiy and Vasilev, RecSys
 2023) and the default here. Positions count from the newest item, as in the authors' code, or from the window's oldest.
 Padding takes no part: no layer sees it, so that the length to which a batch is padded changes nothing. The newest item
-of a history is only predicted in training; where a method reads a user's vector at it, a pass of its own gives items the
-positions that they have when the model is served. Losses are means over targets in the authors' code too.
+of a history is only predicted in training; where a method reads a user's vector at it, a pass of its own gives items
+the positions that they have when the model is served. Losses are means over targets in the authors' code too.
 """
 
 from __future__ import annotations

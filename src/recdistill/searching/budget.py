@@ -102,7 +102,7 @@ def bytes_meter(
     untied: bool,
     limit: float | None,
 ) -> Meter:
-    """Bytes of the weights file's numbers, in megabytes (10⁶), counted exactly.
+    """Bytes of the weights file's numbers, in megabytes (10⁶), counted exactly; its header, some kilobytes, is not.
 
     Args:
         names: candidates.
@@ -151,7 +151,7 @@ def best_within(
 
     Every cell of the space is looked at, or, of a space that is too large, every cell of each edge's cheapest
     operation and its most probable ones: what some architecture meets is met. Nearest is the smallest largest ratio of
-    what is taken to its limit.
+    what is taken to its limit. A cell of which no node hears the input is none.
 
     Args:
         log_operations: log shares of the operations, shape ``(edges, operations)``, −inf for what may not be.
@@ -165,6 +165,8 @@ def best_within(
     if max_skips is not None and "skip" in names:
         few = (cells_of == list(names).index("skip")).sum(dim=1) <= max_skips
         cells_of = cells_of[few] if bool(few.any()) else cells_of
+    heard = _hears(cells_of, names)
+    cells_of = cells_of[heard] if bool(heard.any()) else cells_of
     scores = log_operations.gather(1, cells_of.T).sum(dim=0)
     causal = all(OPERATIONS[name].causal for name in names)
     reach = _reach(cells_of, names)
@@ -234,6 +236,18 @@ def _reach(cells_of: Tensor, names: Sequence[str]) -> Tensor:
             heard = torch.maximum(heard, through.masked_fill(none[chosen], -1))
         found.append(heard)
     return torch.stack(found).max(dim=0).values
+
+
+def _hears(cells_of: Tensor, names: Sequence[str]) -> Tensor:
+    """Whether some node of each row of ``cells_of`` hears the input, (n,) bool: not :attr:`Architecture.empty`."""
+    passes = torch.tensor([name != "none" for name in names])
+    found = [torch.ones(len(cells_of), dtype=torch.bool)]
+    edge = itertools.count()
+    while (start := next(edge)) < cells_of.shape[1]:
+        edges = [start, *itertools.islice(edge, len(found) - 1)]
+        heard = [source & passes[cells_of[:, place]] for place, source in zip(edges, found, strict=True)]
+        found.append(torch.stack(heard).any(dim=0))
+    return torch.stack(found[1:]).any(dim=0)
 
 
 def _totals(meter: Meter, cells_of: Tensor, names: Sequence[str], cells: int, width: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class SearchOptions:
         architecture_decay: its weight decay in the gradient, at least 0 (paper's code: 1e-4, but as AdamW's, which at
             its rate is none).
         cost: what is priced: ``linear``, ``adabert`` or ``released`` (paper's code), or ``latency``, as measured here.
-        beta: the trade-off, at least 0; budgets take its place (paper's code: 8 with ``released``; 0 is no cost).
+        beta: the trade-off, at least 0; budgets take its place (paper's code: 8 with ``released``
+            beside halves of the other losses, which is 16 here; 0 is no cost).
         max_latency_ms: budget of the encoder, from histories to vectors, on this machine, above 0.
         max_megabytes: budget of the weights, tables among them, above 0.
         latency_batch: histories a request for which the encoder's latency is measured, at least 1.
@@ -43,7 +44,7 @@ class SearchOptions:
         temperature: of the draws at the start, above 0 (paper's code: 1).
         temperature_decay: factor, in (0, 1] (paper's code: .8).
         temperature_every: epochs between two decays, at least 1 (paper's code: 5).
-        temperature_floor: least temperature, above 0 (paper's code has none).
+        temperature_floor: least temperature, above 0 (paper's code has none: 1e-9).
         warmup: epochs in which only the weights learn, and whose state is never taken, at least 0 (paper's code: 0).
         epochs: of the search at most, at least 1 (paper's code: 200).
         batch_size: of the search, at least 1; the training's by default.
@@ -98,6 +99,13 @@ class SearchOptions:
                 "leave out the budget, or set search.policy=argmax",
             )
         self.operations = operations or SPACES[space]
+        if max_skips is not None and max_skips < nodes * (nodes + 1) // 2:
+            others = set(self.operations) - {"skip"} - (set[str]() if allow_none else {"none"})
+            if not others:
+                raise OptionError(
+                    f"search.max_skips is {max_skips}, and the space has nothing but 'skip' for the other edges",
+                    "raise search.max_skips, or name more search.operations",
+                )
         self.causal, self.nodes, self.cells, self.search_cells = causal, nodes, cells, search_cells
         self.mixture: Mixture = mixture
         self.bilevel = bilevel

@@ -146,7 +146,7 @@ def _most_probable(
     best = found(options.allow_none)
     if not best.architecture.empty:
         return best
-    note("every edge prefers 'none', which would leave the newest item alone: the best others are taken")
+    note("edges prefer 'none' until no node hears the input: the best other operations are taken")
     return found(False)
 
 

@@ -98,6 +98,10 @@ def search(
     with artifacts.step(
         out, kind="model", options=run.call(), seed=seed, inputs=run.inputs(), force=force, resume=resume
     ) as job:
+        if not job.reused and not run.data.valid.num_pairs:
+            run.progress.note(
+                "nothing to validate on: the last epoch of the search and of the training is kept"
+            )
         if job.reused:
             run.progress.note(f"{out}: already there, same inputs and options: reused")
         else:
@@ -110,8 +114,8 @@ def ablations(
 ) -> dict[str, Recommender]:
     """The search and everything it is compared with, a model directory for each in ``out``.
 
-    Architectures are compared, so all of them are trained from scratch unless ``init`` says otherwise, and the random
-    one takes no more than the one that was found.
+    Architectures are compared, so all of them are trained from scratch unless a table of options says otherwise by
+    ``init``, and the random one takes no more than the one that was found (with ``policy=darts`` it may take more).
 
     Args:
         data: a prepared data directory.
@@ -125,10 +129,10 @@ def ablations(
     has_transport = _has_transport(make_methods(options.get("methods", "adarec")))
     chosen: list[Variant] = [name for name in VARIANTS if name != "no-emd" or has_transport]
     given = options.pop("options", None) or {}
-    own: dict[str, Any] = {
-        "init": "scratch",
-        **(given.options if isinstance(given, SearchOptions) else given),
-    }
+    scratch = {"init": "scratch"}
+    own: dict[str, Any] = (
+        given.options | scratch if isinstance(given, SearchOptions) else scratch | dict(given)
+    )
     found: dict[str, Recommender] = {}
     for name in chosen:
         if name == "random" and own.get("policy") != "darts":

@@ -121,7 +121,9 @@ def _served_as_trained(model: SequenceModel, interactions: Interactions) -> None
         indptr = torch.tensor([0, *(len(row) for row in served)]).cumsum(0)
         state = model.fold_in(ops.Rows(indptr, torch.cat(served)))
         found = state.user_embeddings(torch.arange(len(served)))
-        torch.testing.assert_close(found, outputs[trained], msg="a history is served otherwise than it is trained")
+        torch.testing.assert_close(
+            found, outputs[trained], msg="a history is served otherwise than it is trained"
+        )
 
 
 def _sequences_train(make: Callable[[], Recommender], interactions: Interactions) -> None:

@@ -38,6 +38,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import Objective, list_scores
 from recdistill.errors import OptionError
 from recdistill.models.base import Batch, Recommender, State
+from recdistill.models.sequential import SequenceModel
 
 _BLOCK_BYTES = 64 << 20
 """Upper bound of one block of scores, ranks and weights."""
@@ -59,6 +60,7 @@ class Pair(Recommender):
                     f"{model.model_name()} is fitted at once, so it cannot learn from another model",
                     "choose models that are trained by steps, such as bpr",
                 )
+        _check_batches(teacher, student)
         self.teacher, self.student = teacher, student
         self.options = {}
         if teacher.num_users and student.num_users:
@@ -77,6 +79,20 @@ class Pair(Recommender):
         self, interactions: Interactions, batch_size: int, generator: torch.Generator
     ) -> Iterator[Batch]:
         return self.student.batches(interactions, batch_size, generator)
+
+
+def _check_batches(teacher: Recommender, student: Recommender) -> None:
+    """Refuse a sequence teacher whose loss cannot be taken on the student's batches."""
+    if not isinstance(teacher, SequenceModel) or teacher.loss_name == "softmax":
+        return
+    names = ("max_length", "samples", "loss", "num_negatives")
+    wanted, found = ([model.options.get(name) for name in names] for model in (teacher, student))
+    if wanted != found:
+        raise OptionError(
+            f"a teacher with the loss {teacher.loss_name} learns from a sequence student's batches with the same"
+            f" {', '.join(names)}: {wanted}, found {found}",
+            "give both the same, or the teacher the loss softmax",
+        )
 
 
 class BD(Objective):

@@ -362,7 +362,7 @@ class _Run:
     ) -> dict[str, Any]:
         return {
             "epoch": epoch,
-            "loss": sum(losses.values()),
+            "loss": sum(losses[name] for name in sorted(losses)),
             "losses": losses,
             "metric": None if metric is None else {self.options.validate_metric: metric},
             "rows": rows,
