@@ -11,8 +11,8 @@ p student, P teacher; n: one of the K nearest neighbours of x in the teacher's s
 afresh each step; f: the mean of M networks, one such mean for users and one for items; ρ, ρ′: a number for each
 dimension, or one for the step. ``neighbors="mean"`` mixes with the mean of all K, as the authors' later graph form
 does, but without its edge dropout. Their later code puts the weight on the entity itself; here it is always the
-neighbour's. p is what the student gives as its vectors: of graph models the propagated ones, not the table's. Neighbours
-are found once, in blocks. Negatives count as in Distillation Experts.
+neighbour's. p is what the student gives as its vectors: of graph models the propagated ones, not the table's.
+Neighbours are found once, in blocks. Negatives count as in Distillation Experts.
 
 A published weight λ on sums at batch B (n unique users, as many items a side) is ``weight = λ · n / B`` here: λ = 0.5
 on CiteULike is about 0.35.
