@@ -43,11 +43,8 @@ def layer_distances(student: Tensor, teacher: Tensor, metric: Metric = "kl", rev
         reverse: exchange the arguments of ``kl``.
     """
     with torch.autocast(student.device.type, enabled=False):  # differences of sums
-        return _distances(
-            *(side.to(torch.promote_types(side.dtype, torch.float32)) for side in (student, teacher)),
-            metric,
-            reverse,
-        )
+        wide = torch.promote_types(student.dtype, torch.float32)
+        return _distances(student.to(wide), teacher.to(wide), metric, reverse)
 
 
 def _distances(student: Tensor, teacher: Tensor, metric: Metric, reverse: bool) -> Tensor:
