@@ -113,3 +113,9 @@ def test_labels_are_the_teachers() -> None:
 )
 def test_every_option_changes_the_loss(options: dict[str, Any]) -> None:
     assert run(**options)[1] != run()[1]
+
+
+def test_resample_every() -> None:
+    first, second, third = (run(epochs, resample_every=2)[0].get_buffer("drawn") for epochs in (1, 2, 3))
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)

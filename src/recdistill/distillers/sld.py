@@ -47,6 +47,8 @@ class SLD(Distiller):
         depth: of the lists, at least 1; nothing in the teacher's is drawn as uninteresting (authors' code: 500).
         temperature: τ of the labels and the student's softmax, above 0 (authors' code: 0.1).
         position_temperature: T of the position draw, in list positions, above 0 (authors' code: 10).
+        resample_every: epochs between two draws, at which the student's list is read afresh, at least 1 (authors'
+            code: 1).
     """
 
     needs = frozenset({"top_items", "scores"})
@@ -62,6 +64,7 @@ class SLD(Distiller):
         depth: Annotated[int, Field(ge=1)] = 500,
         temperature: Annotated[float, Field(gt=0)] = 0.1,
         position_temperature: Annotated[float, Field(gt=0)] = 10.0,
+        resample_every: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         super().__init__()
         self.weight = weight
@@ -71,6 +74,7 @@ class SLD(Distiller):
         self.depth = depth
         self.temperature = temperature
         self.position_temperature = position_temperature
+        self.resample_every = resample_every
 
     def list_depths(self) -> dict[str, int]:
         return {"top_items": self.depth}
@@ -87,6 +91,8 @@ class SLD(Distiller):
         self._taken = with_lists(context.interactions, lists.ids)
 
     def start_epoch(self, epoch: int, context: Context) -> None:
+        if epoch % self.resample_every:
+            return
         users = torch.arange(context.interactions.num_users)
         drawn = self._taken.sample_unobserved(users, self.num_uninteresting, context.generator, replace=False)
         if self.guide != "student":
