@@ -335,7 +335,7 @@ class _Run:
         shown = ", ".join(f"{name} {float(value.detach()):.6g}" for name, value in terms.items())
         raise TrainingDiverged(
             f"the loss is not finite in epoch {self.position.epoch + 1}: {shown}",
-            "lower training.learning_rate or the weight of the term that grew",
+            "lower training.learning_rate or the weight of the term that grew; a temperature near 0 overflows too",
         )
 
     def _keep(self, epoch: int, metric: float | None) -> None:
