@@ -100,8 +100,7 @@ class SearchOptions:
             )
         self.operations = operations or SPACES[space]
         if max_skips is not None and max_skips < nodes * (nodes + 1) // 2:
-            others = set(self.operations) - {"skip"} - (set[str]() if allow_none else {"none"})
-            if not others:
+            if set(self.operations) <= {"skip", "none"} and (max_skips == 0 or not allow_none):
                 raise OptionError(
                     f"search.max_skips is {max_skips}, and the space has nothing but 'skip' for the other edges",
                     "raise search.max_skips, or name more search.operations",
