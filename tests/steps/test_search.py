@@ -276,6 +276,10 @@ def test_the_published_settings_run(root: Path, tmp_path: Path) -> None:
             {"options": {"operations": ["skip", "none"], "max_skips": 0}},
             "nothing but 'skip' for the other edges",
         ),
+        (
+            {"options": {"operations": ["skip", "none"], "max_skips": 0, "allow_none": True}},
+            "nothing but 'skip' for the other edges",
+        ),
         ({"variant": "best"}, "no variant is called 'best'"),
         ({"model": {"dims": 3}}, "dims"),
         ({"methods": "rce-kd", "variant": "no-emd"}, "adarec is not among the methods"),

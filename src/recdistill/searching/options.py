@@ -99,12 +99,12 @@ class SearchOptions:
                 "leave out the budget, or set search.policy=argmax",
             )
         self.operations = operations or SPACES[space]
-        if max_skips is not None and max_skips < nodes * (nodes + 1) // 2:
-            if set(self.operations) <= {"skip", "none"} and (max_skips == 0 or not allow_none):
-                raise OptionError(
-                    f"search.max_skips is {max_skips}, and the space has nothing but 'skip' for the other edges",
-                    "raise search.max_skips, or name more search.operations",
-                )
+        skips_only = set(self.operations) <= {"skip", "none"} and (max_skips == 0 or not allow_none)
+        if max_skips is not None and max_skips < nodes * (nodes + 1) // 2 and skips_only:
+            raise OptionError(
+                f"search.max_skips is {max_skips}, and the space has nothing but 'skip' for the other edges",
+                "raise search.max_skips, or name more search.operations",
+            )
         self.causal, self.nodes, self.cells, self.search_cells = causal, nodes, cells, search_cells
         self.mixture: Mixture = mixture
         self.bilevel = bilevel
