@@ -55,8 +55,10 @@ def _log_sum_exp(state: State, users: Tensor, exclude: ops.Rows, candidates: Ten
 
         return ops.log_sum_exp_blocks(score, len(ids), exclude, _PAIRS)
     with torch.autocast(users.device.type, enabled=False):
-        rows = _full(vectors.users)
-        items = _full(vectors.items if candidates is None else rows_of(vectors.items, candidates))
+        rows = ops.full_precision(vectors.users)
+        items = ops.full_precision(
+            vectors.items if candidates is None else rows_of(vectors.items, candidates)
+        )
         rows = rows if scale == 1 else rows * scale
         if vectors.item_bias is not None:
             bias = vectors.item_bias if candidates is None else vectors.item_bias[candidates]
@@ -66,11 +68,6 @@ def _log_sum_exp(state: State, users: Tensor, exclude: ops.Rows, candidates: Ten
     if vectors.user_bias is None:
         return found
     return found + vectors.user_bias * scale
-
-
-def _full(table: Tensor) -> Tensor:
-    """In float32 what autocast has made a bfloat16 of."""
-    return table.float() if table.dtype == torch.bfloat16 else table
 
 
 def draw_candidates(num_items: int, n: int, generator: torch.Generator) -> Tensor:

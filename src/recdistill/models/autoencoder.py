@@ -66,13 +66,13 @@ class Autoencoder(nn.Module):
         """Encode binary rows; dropout and ε, if ``noisy``, come from torch's own generator."""
         latent = self._input(rows, noisy)
         if self.hidden_dim:
-            latent = (latent.tanh() @ self.latent_weight + self.latent_bias).float()
+            latent = ops.full_precision(latent.tanh() @ self.latent_weight + self.latent_bias)
         mean, log_variance = latent.chunk(2, dim=1)
         code = mean
         if noisy:
             code = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         if self.hidden_dim:
-            code = (code @ self.hidden_weight + self.hidden_bias).float().tanh()
+            code = ops.full_precision(code @ self.hidden_weight + self.hidden_bias).tanh()
         return Encoded(code, mean, log_variance)
 
     def _input(self, rows: ops.Rows, noisy: bool) -> Tensor:
@@ -271,7 +271,7 @@ def log_norms(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
 
     def norms(part: Tensor) -> Tensor:
-        return torch.addmm(bias, part, weight.T).float().logsumexp(dim=1)
+        return ops.full_precision(torch.addmm(bias, part, weight.T)).logsumexp(dim=1)
 
     parts = hidden.split(max(1, _TILE // max(len(weight), 1)))
     if not torch.is_grad_enabled():

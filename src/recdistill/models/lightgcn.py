@@ -29,8 +29,8 @@ class _Smooth(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, adjacency: Tensor, table: Tensor) -> Tensor:
-        ctx.adjacency = adjacency
-        return adjacency @ table
+        ctx.adjacency = adjacency.to(table.dtype)
+        return ctx.adjacency @ table
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:

@@ -121,7 +121,7 @@ class NeuMFState:
             everything = torch.arange(self.num_items, device=users.device)
             return self.scores(users, everything.repeat(len(users), 1))
         weighted, of_users, of_items = self._sides
-        scores = (weighted[users] @ self._model.item_table.T).float()
+        scores = ops.full_precision(weighted[users] @ self._model.item_table.T)
         height = 16
         width = max(1, _TILE // (height * of_items.shape[1]))
         for start in range(0, len(users), height):
@@ -182,18 +182,18 @@ class NeuMF(Recommender):
 
     def first_of_users(self, users: Tensor) -> Tensor:
         """W_x x + b of ``users`` (n, dim), shape ``(n, width)``."""
-        return (users @ self.weights[0][:, : self.dim].T + self.biases[0]).float()
+        return ops.full_precision(users @ self.weights[0][:, : self.dim].T + self.biases[0])
 
     def first_of_items(self, items: Tensor) -> Tensor:
         """W_y y of ``items`` (n, dim), shape ``(n, width)``."""
-        return (items @ self.weights[0][:, self.dim :].T).float()
+        return ops.full_precision(items @ self.weights[0][:, self.dim :].T)
 
     def tower(self, first: Tensor) -> Tensor:
         """The second half of a score from first layers before their ReLU, ``(…, width)`` to ``(…)``."""
         hidden = first.relu()
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
             hidden = (hidden @ weight.T + bias).relu()
-        return (hidden @ self.head[0, self.dim :] + self.head_bias).float()
+        return ops.full_precision(hidden @ self.head[0, self.dim :] + self.head_bias)
 
     def state(self, batch: Batch | None = None) -> NeuMFState:
         return NeuMFState(self, keep=batch is None)

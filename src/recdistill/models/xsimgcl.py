@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recdistill import ops
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
@@ -135,4 +136,4 @@ def perturbation(layer: Tensor, noise: float) -> Tensor:
 def info_nce(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     """Mean over rows of the cross-entropy of finding ``other``'s row by ``one``'s (both ``(n, dim)``) by cosine."""
     logits = F.normalize(one, dim=1, eps=1e-12) @ F.normalize(other, dim=1, eps=1e-12).T / temperature
-    return F.cross_entropy(logits.float(), torch.arange(len(one), device=one.device))
+    return F.cross_entropy(ops.full_precision(logits), torch.arange(len(one), device=one.device))

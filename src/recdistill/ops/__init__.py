@@ -16,6 +16,7 @@ from recdistill.ops.optim import (
     rowwise_adagrad_reference,
 )
 from recdistill.ops.plackett_luce import plackett_luce, plackett_luce_reference
+from recdistill.ops.precision import full_precision
 from recdistill.ops.rows import (
     Rows,
     contains,
@@ -53,6 +54,7 @@ __all__ = [
     "contains_reference",
     "draw_unobserved",
     "draw_unobserved_reference",
+    "full_precision",
     "listed",
     "log_sum_exp_blocks",
     "log_sum_exp_except",

@@ -1,0 +1,96 @@
+"""The conformance kit finds what is wrong with a method."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from recdistill.distillers.base import Context, Distiller, list_scores
+from recdistill.knowledge.base import TeacherState
+from recdistill.models.base import Batch, State
+from recdistill.models.bpr import BPR
+from recdistill.models.sasrec import SASRec
+from recdistill.testing import check_distiller, check_sequence_distiller
+
+
+class Sound(Distiller):
+    """The squared scores of the teacher's first items, weighed by a parameter of its own."""
+
+    needs = frozenset({"top_items"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = 1.0
+
+    def setup(self, context: Context) -> None:
+        self.items = context.knowledge.top_items(torch.arange(context.interactions.num_users), 4).ids.long()
+        self.share = torch.nn.Parameter(torch.ones(()))
+
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        scores = list_scores(student, batch.users, self.items[batch.users])
+        return (self.share * scores).square().mean()
+
+
+class HalfTheGradient(Sound):
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        scores = list_scores(student, batch.users, self.items[batch.users])
+        return (self.share * scores * scores.detach()).mean()
+
+
+class DenseLater(Sound):
+    def start_epoch(self, epoch: int, context: Context) -> None:
+        if epoch == 2:
+            self.dense = torch.zeros(context.interactions.num_users, context.interactions.num_items).bool()
+
+
+class SaysTooMuch(Sound):
+    needs = frozenset({"top_items", "embeddings"})
+
+
+class DrawsByItself(Sound):
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        return super().loss(student, teacher, batch) * torch.rand((), generator=self.generator)
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.generator = torch.Generator()
+        self.generator.seed()
+
+
+class IdleParameter(Sound):
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        return list_scores(student, batch.users, self.items[batch.users]).square().mean()
+
+
+class Infinite(Sound):
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        return super().loss(student, teacher, batch) / (len(batch.users) - 1)
+
+
+BROKEN = [
+    (HalfTheGradient, r"gradient of student\..*_table is not that of the loss"),
+    (DenseLater, "elements for 6,000 users x 6,000 items"),
+    (SaysTooMuch, "needs names 'embeddings', but it is never read"),
+    (DrawsByItself, "the same seed gives"),
+    (IdleParameter, "no gradient reaches the method's own parameters"),
+    (Infinite, "the loss of a batch of one row is inf"),
+]
+
+
+def test_a_sound_method_conforms() -> None:
+    check_distiller(Sound)
+    check_sequence_distiller(Sound)
+
+
+@pytest.mark.parametrize(("broken", "message"), BROKEN)
+def test_what_is_wrong_is_found(broken: type[Sound], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_distiller(broken)
+
+
+def test_a_wrong_gradient_is_found_beside_any_student() -> None:
+    with pytest.raises(AssertionError, match=r"gradient of student\..*_table is not that of the loss"):
+        check_distiller(HalfTheGradient, lambda: BPR(dim=4))
+    with pytest.raises(AssertionError, match=r"gradient of student\..* is not that of the loss"):
+        check_sequence_distiller(HalfTheGradient, lambda: SASRec(dim=4, max_length=6))
