@@ -218,3 +218,9 @@ def test_methods_teach_it() -> None:
     check_distiller(
         lambda: RRD(num_interesting=3, depth=8, weight=1.0), student=lambda: model_of(dropout=0.0)
     )
+
+
+def test_the_teacher_of_a_published_search_has_its_size() -> None:
+    model = BERT4Rec(dim=128, blocks=8, heads=4)
+    model.build(tiny_sequences(), torch.Generator().manual_seed(0))
+    assert sum(parameter.numel() for parameter in model.blocks.parameters()) == 1_586_176

@@ -21,6 +21,8 @@ OWN: list[Options] = [
     {"loss": "gbce", "num_negatives": 3, "head": "untied"},
     {"dropout": 0.5, "blocks": 1},
     {"attention_dropout": 0.0},
+    {"attention_output": False},
+    {"gated": True},
 ]
 
 
@@ -34,11 +36,16 @@ def test_conforms(options: Options) -> None:
     check_sequence_model(lambda: model_of(**options))
 
 
+@pytest.mark.parametrize("options", [{}, {"attention_output": False}, {"gated": True}], ids=str)
 @pytest.mark.parametrize("norm", ["pre", "post", "paper"])
-def test_the_equation_by_hand(norm: Any) -> None:
-    model = built(model_of(norm=norm, blocks=1, heads=1, dropout=0.0), tiny_sequences(), scale=5.0).eval()
+def test_the_equation_by_hand(norm: Any, options: Options) -> None:
+    made = model_of(norm=norm, blocks=1, heads=1, dropout=0.0, **options)
+    model = built(made, tiny_sequences(), scale=5.0).eval()
     assert isinstance(model, SASRec)
     block: Any = model.blocks[0]
+    gate = 0.7 if options.get("gated") else 1.0
+    if block.gate is not None:
+        block.gate.data.fill_(gate)
     items = torch.tensor([3, 1, 3])
     x = 2.0 * model.item_table[items] + model.position_table[[2, 1, 1]]  # √4 = 2
     first, second = block.norm_attention, block.norm_forward
@@ -47,22 +54,33 @@ def test_the_equation_by_hand(norm: Any) -> None:
         keys, values = block.keys_values(others).split(4, dim=1)
         scores = block.queries(queries) @ keys.T / 2.0
         future = torch.ones(3, 3).triu(1).bool()
-        return block.mix(scores.masked_fill(future, -torch.inf).softmax(dim=1) @ values)
+        found = scores.masked_fill(future, -torch.inf).softmax(dim=1) @ values
+        return found if options.get("attention_output") is False else block.mix(found)
 
     def forward(inner: torch.Tensor) -> torch.Tensor:
         return block.second(F.relu(block.first(inner)))
 
     if norm == "pre":
-        x = x + attention(first(x), first(x))
-        x = model.last_norm(x + forward(second(x)))
+        y = x + attention(first(x), first(x))
+        y = y + forward(second(y))
     elif norm == "post":
-        x = first(x + attention(x, x))
-        x = second(x + forward(x))
+        y = first(x + attention(x, x))
+        y = second(y + forward(y))
     else:
-        x = second(first(x) + attention(first(x), x))
-        x = model.last_norm(x + forward(x))
+        y = second(first(x) + attention(first(x), x))
+        y = y + forward(y)
+    y = x + gate * y if options.get("gated") else y
     found = model.encode(Places(items[None])).outputs
-    torch.testing.assert_close(found, x)
+    torch.testing.assert_close(found, y if norm == "post" else model.last_norm(y))
+
+
+def test_the_teacher_of_a_published_search_has_its_size() -> None:
+    model = SASRec(
+        dim=128, blocks=8, heads=4, norm="paper", attention_output=False, gated=True, head="untied"
+    )
+    model.build(tiny_sequences(), torch.Generator().manual_seed(0))
+    tables = 2 * 14 * 128 + 14 + 50 * 128  # 14 items come in, 14 go out with a bias, 50 positions
+    assert model.num_parameters() - tables == 664_840
 
 
 def test_every_option_changes_something() -> None:

@@ -10,7 +10,9 @@ Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018.
 N is a layer norm, each with its own weights. Dropout follows the sum of embedding and position, the attention's
 weights and output, relu and F. ``norm="paper"`` is the above, in which only the queries are normalised; ``pre``
 normalises what enters A and F (x ← x + A(N(x)), x ← x + F(N(x)), h = N(x)), ``post`` what leaves them
-(x ← N(x + A(x)), x ← N(x + F(x)), h = x). The attention ends with a linear layer; the authors' code has none.
+(x ← N(x + A(x)), x ← N(x + F(x)), h = x). The attention ends with a linear layer; the authors' code has none
+(``attention_output``). ``gated`` makes a block x + g · block(x), g a number that training starts at 0 (Bachlechner et
+al., ReZero, UAI 2021), as deep teachers of other papers have it.
 
 The paper trains with BCE and one negative a position; the full softmax is much better (Klenitskiy and Vasilev, RecSys
 2023) and the default here. Positions count from the newest item, as in the authors' code, or from the window's oldest.
@@ -52,6 +54,8 @@ class SASRec(SequenceModel):
             the time on a CPU.
         norm: where layer norms stand: ``pre``, ``post``, or ``paper``.
         activation: of F: ``relu`` (paper) or ``gelu``.
+        attention_output: end the attention with a linear layer (authors' code: False).
+        gated: learn g.
         positions: count places from the newest item (``end``, paper) or from the oldest one read (``start``).
         max_length: newest items of a history that are read, at least 2 (paper: 200 on ML-1M, 50).
         samples: training windows: ``shift-all`` takes each user's newest items, ``windows`` older ones too, ``prefix``
@@ -78,6 +82,8 @@ class SASRec(SequenceModel):
         attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
         norm: Norm = "pre",
         activation: Literal["relu", "gelu"] = "relu",
+        attention_output: bool = True,
+        gated: bool = False,
         positions: Literal["end", "start"] = "end",
         max_length: Annotated[int, Field(ge=2)] = 50,
         samples: Samples = "shift-all",
@@ -92,6 +98,7 @@ class SASRec(SequenceModel):
         check_heads(dim, heads)
         self.num_blocks, self.heads, self.inner = blocks, heads, inner or dim
         self.dropout, self.norm, self.activation, self.positions = dropout, norm, activation, positions
+        self.attention_output, self.gated = attention_output, gated
         self.attention_dropout = dropout if attention_dropout is None else attention_dropout
 
     def build_layers(self, generator: torch.Generator) -> None:
@@ -121,12 +128,17 @@ class Block(nn.Module):
         self.dropout, self.attention_dropout = model.dropout, model.attention_dropout
         self.queries = linear(dim, dim, std, generator)
         self.keys_values = linear(dim, 2 * dim, std, generator)
-        self.mix = linear(dim, dim, std, generator)
+        self.mix = linear(dim, dim, std, generator) if model.attention_output else nn.Identity()
         self.first = linear(dim, model.inner, std, generator)
         self.second = linear(model.inner, dim, std, generator)
         self.norm_attention, self.norm_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.gate = nn.Parameter(torch.zeros(())) if model.gated else None
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
+        found = self._layers(x, places)
+        return found if self.gate is None else torch.addcmul(x, self.gate, found)
+
+    def _layers(self, x: Tensor, places: Places) -> Tensor:
         if self.norm == "post":
             x = self.norm_attention(x + self._attend(x, x, places))
             return self.norm_forward(x + self._forward(x))
