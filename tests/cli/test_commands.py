@@ -27,6 +27,9 @@ def test_command_by_command(recdistill: Command, log: Path, tmp_path: Path) -> N
     assert recdistill("train", data, "--out", alone, "--set", "dim=4", *FAST).code == 0
     methods = ["--method", "rrd", "--method", "de", "--set", "rrd.num_interesting=3", "--set", "rrd.depth=6"]
     options = ["--set", "dim=4", "--set", "num_experts=2", *FAST]
+    answer = recdistill("distill", data, knowledge, "--out", student, "--set", "base_weight=0")
+    assert answer.code == 2
+    assert answer.last == "error: base_weight is not for --set; pass --base-weight"
     answer = recdistill("distill", data, knowledge, "--out", student, *methods, *options)
     assert answer.code == 0, answer.err
     assert "best validation metric" in answer.out

@@ -86,8 +86,29 @@ def test_what_is_not_known_is_said() -> None:
     assert unknown.table.rows[0][0] == "teacher-bpr"
     sampled = one(*TEACHERS, replace(STUDENT, sampled=True))
     assert "validated among sampled candidates" in sampled.notes[0]
-    by_other = one(*TEACHERS, replace(STUDENT, runs=(run(40, 0.3, "recall@50"),)))
-    assert by_other.notes == ["student has no curve: it was not validated by NDCG@10."]
+    by_other = replace(TEACHERS[1], runs=(run(20, 0.3, "recall@50"),))
+    assert one(TEACHERS[0], by_other, TEACHERS[2], STUDENT).notes == [
+        "teacher-cml has no curve: it was not validated by NDCG@10."
+    ]
+    never = replace(STUDENT, runs=(run(1, 0.3, "recall@50"),))
+    assert one(*TEACHERS, never).notes == ["Without a curve, for want of validations: student."]
+
+
+def test_students_validated_by_another_metric_have_a_chart_of_their_own() -> None:
+    ensemble = replace(ENSEMBLE, validation={"ndcg@10": 0.5, "recall@50": 0.6})
+    deep = replace(STUDENT, name="deep", runs=(run(40, 0.3, "recall@50"),))
+    first, second = teacher_charts("teachers", [ensemble], [*TEACHERS, deep])
+    assert first.title == "NDCG@10 of ensemble and its teachers"
+    assert second.title == "Recall@50 of ensemble and its students"
+    assert second.table.rows == [
+        ("ensemble", "ensemble", "–", "–", "0.6000", "–"),
+        ("deep", "student", "40", "40", "0.3000", "–"),
+    ]
+    assert first.notes == second.notes == []
+    assert first.slug != second.slug
+    third, fourth = teacher_charts("teachers", [ensemble], [*TEACHERS, STUDENT, deep])
+    assert third.title == "NDCG@10 of ensemble, its teachers and its students"
+    assert [row[0] for row in fourth.table.rows] == ["ensemble", "deep"]
 
 
 def test_the_best_of_many_students_are_drawn() -> None:

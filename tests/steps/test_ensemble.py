@@ -178,8 +178,13 @@ def test_a_single_teacher_is_said_and_ranks_as_it_does(line: Path, tmp_path: Pat
 
 
 def test_depth_beyond_lists_and_vectors(line: Path, tmp_path: Path) -> None:
-    deep = rd.ensemble(stores(line, "bpr"), tmp_path / "deep", depth=40)  # a store with vectors derives them
-    assert deep.lists["top_items"].ids.shape[1] == 40
+    rd.extract(line / "data", line / "bpr", tmp_path / "vectors", kinds=("top_items", "embeddings"), depth=30)
+    deep = rd.ensemble([tmp_path / "vectors"], tmp_path / "deep", depth=40, data=line / "data")
+    assert (deep.lists["top_items"].ids[:, 30:] >= 0).any()  # derived
+    said = Said()
+    states = rd.ensemble(stores(line, "bpr"), tmp_path / "states", depth=40, progress=said)
+    assert "depth 40 is asked for, and bpr has 30" in said.text  # those of its trajectory
+    assert states.lists["top_items"].ids.shape[1] == 30
     said = Said()
     common = rd.ensemble(stores(line), tmp_path / "all", depth=40, data=line / "data", progress=said)
     assert "depth 40 is asked for, and ease has 20: the common depth 20 is used" in said.text
@@ -243,7 +248,7 @@ def test_states_with_shorter_lists_are_told(line: Path, tmp_path: Path) -> None:
         save_arrays(path, {"ids": load_arrays(path)["ids"][:, :6].clone()})
     said = Said()
     rd.ensemble([tmp_path / "bpr", *stores(line, "cml")], tmp_path / "all", progress=said, data=line / "data")
-    assert "bpr has states whose lists are 6 deep" in said.text
+    assert "the stores have depths up to 30, and bpr has 6: the common depth 6 is used" in said.text
     assert "cml has states" not in said.text
 
 

@@ -16,6 +16,9 @@ Command = Callable[..., None]
 Number = TypeVar("Number", int, float)
 
 _OWN = ("out", "seed", "device", "force", "resume", "json")
+_OWN_OF = {"distill": ("base_weight",)}
+"""Options with a flag of their own, of all commands and of one."""
+
 GO_ON = ("demo", "run", "compare", "tune")
 """Commands that go on by themselves with what is done."""
 
@@ -106,8 +109,8 @@ class Call:
 
         for key in self.sets:
             name = key.rpartition(".")[2]
-            if name in _OWN:
-                raise OptionError(f"{key} is not for --set", f"pass --{name}")
+            if name in (*_OWN, *_OWN_OF.get(self._verb, ())):
+                raise OptionError(f"{key} is not for --set", f"pass --{name.replace('_', '-')}")
         return resolve_keys(self.sets, components)
 
     def options(self, *names: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from recdistill.models.sequence_batches import Places
 from recdistill.models.sequential import SequenceModel
 
 _LISTS = ("top_items", "top_users")
+_UNOBSERVED = "lists alone are enough with --set hetcomp.observed=none"
 _UNSCORED = "neumf, ease and itemknn score only live: distill --live MODEL"
 
 
@@ -131,11 +132,12 @@ class TeacherKnowledge:
         missing = sorted(kinds - self.kinds)
         if not missing:
             return
+        without = _UNOBSERVED if missing == ["observed_scores"] else ""
         if self._is_ensemble:
             raise MissingKnowledgeError(
                 f"{method} reads {', '.join(missing)}, and this ensemble has none: it holds"
                 f" {', '.join(sorted(self.kinds))}",
-                "use a method that reads lists, or one of its teachers",
+                without or "use a method that reads lists, or one of its teachers",
             )
         if "hidden_states" in missing:
             raise no_hidden_states(method)
@@ -144,7 +146,7 @@ class TeacherKnowledge:
         raise error or MissingKnowledgeError(
             f"{method} reads {', '.join(missing)};"
             f" the knowledge holds {', '.join(sorted(self.kinds)) or 'nothing'}",
-            self._advice(missing),
+            self._advice(missing) + (f"; {without}" if without else ""),
         )
 
     def restrict(self, kinds: frozenset[str]) -> Knowledge:

@@ -1,9 +1,9 @@
-"""An ensemble, its teachers and its students in one chart: the metric on validation rows over the epochs."""
+"""An ensemble, its teachers and its students: a metric on validation rows over the epochs, a chart each metric."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from recdistill.reporting import numbers
@@ -92,7 +92,10 @@ class _Line:
 
 
 def teacher_charts(slug: str, ensembles: Sequence[Ensemble], courses: Sequence[Course]) -> list[Chart]:
-    """A chart for each ensemble of which a teacher was trained for two epochs or more before a validation."""
+    """Charts for each ensemble of which a teacher was validated twice or more.
+
+    The first is of the metric of its teachers; students that were validated by another one have a chart of theirs.
+    """
     charts: list[Chart] = []
     for ensemble in ensembles:
         teachers = sorted(
@@ -103,25 +106,40 @@ def teacher_charts(slug: str, ensembles: Sequence[Ensemble], courses: Sequence[C
         )  # as it has them, so that colours are those of its other charts
         students = [course for course in courses if ensemble.hash in course.knowledge]
         metric = _metric(teachers)
-        if metric is not None:
-            charts.append(_chart(f"{slug}-{len(charts) + 1}", ensemble, teachers, students, metric))
+        if metric is None:
+            continue
+        others = [course for course in students if metric not in _validated(course)]
+        by_others = dict.fromkeys(name for course in others for name in _validated(course, twice=True))
+        charts.append(_chart(f"{slug}-{len(charts) + 1}", ensemble, teachers, students, metric))
+        for other in by_others:
+            charts.append(_chart(f"{slug}-{len(charts) + 1}", ensemble, [], others, other))
+        left = [course.name for course in others if not _validated(course, twice=True)]
+        if left:
+            note = f"Without a curve, for want of validations: {', '.join(left)}."
+            charts[-1] = replace(charts[-1], notes=[*charts[-1].notes, note])
     return charts
+
+
+def _validated(course: Course, twice: bool = False) -> list[str]:
+    """The metrics that a model was validated by, at least once or twice in a run."""
+    names = dict.fromkeys(name for run in course.runs for epoch in run for name in epoch.metric)
+    return [
+        name
+        for name in names
+        if any(sum(name in epoch.metric for epoch in run) > int(twice) for run in course.runs)
+    ]
 
 
 def _metric(teachers: Sequence[Course]) -> str | None:
     """What most of the teachers' validations were by; None where no teacher has two."""
-    found = [
-        name
-        for course in teachers
-        for name in dict.fromkeys(name for run in course.runs for epoch in run for name in epoch.metric)
-        if any(sum(name in epoch.metric for epoch in run) > 1 for run in course.runs)
-    ]
+    found = [name for course in teachers for name in _validated(course, twice=True)]
     return max(found, key=found.count) if found else None
 
 
 def _chart(
     slug: str, ensemble: Ensemble, teachers: Sequence[Course], students: Sequence[Course], metric: str
 ) -> Chart:
+    name = numbers.metric_name(metric)
     states = dict(zip(ensemble.models, ensemble.epochs, strict=True))
     lines = [
         _line(course, "teacher", metric, next((states[one] for one in course.hashes if one in states), ()))
@@ -129,9 +147,9 @@ def _chart(
     ]
     lines += [_line(course, "student", metric, ()) for course in students]
     notes = [
-        f"{line.name} has no curve: it was not validated by {numbers.metric_name(metric)}."
+        f"{line.name} has no curve: it was not validated by {name}."
         for line in lines
-        if not line.values
+        if not line.values and line.part == "teacher"
     ]
     lines = [line for line in lines if line.values]
     level = _level(ensemble, [*teachers, *students], metric)
@@ -139,7 +157,7 @@ def _chart(
         notes.append(f"No line for the ensemble: {level.reason}.")
     known = set(ensemble.models) & {one for course in teachers for one in course.hashes}
     absent = [name for name, one in zip(ensemble.names, ensemble.models, strict=True) if one not in known]
-    if absent:
+    if absent and teachers:
         notes.append(f"Not at hand: the training of {', '.join(absent)}.")
     drawn = _drawn(lines)
     left = [line.name for line in lines if line not in drawn]
@@ -147,8 +165,8 @@ def _chart(
         notes.append(f"The best {_STUDENTS} students are drawn; in the table too: {', '.join(left)}.")
     if any(line.seeds > 1 for line in lines):
         notes.append("Means over a model's seeds, those of them that reached an epoch.")
-    name = numbers.metric_name(metric)
-    title = f"{name} of {ensemble.name}, its teachers and its students"
+    parts = dict.fromkeys(f"its {line.part}s" for line in lines)
+    title = f"{name} of {', '.join([ensemble.name, *parts][:-1])} and {list(parts)[-1]}"
     told = "; ".join(
         f"{line.name} {numbers.metric(line.values[line.best])} at epoch {line.best}" for line in drawn
     )

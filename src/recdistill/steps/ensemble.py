@@ -211,24 +211,21 @@ def _hash(teacher: _Teacher) -> str:
 
 
 def _common_depth(teachers: Sequence[_Teacher], data: Data, asked: int | None, shown: Progress) -> int:
-    """The depth asked for, or the greatest stored; less where a store can answer no more, which is said."""
+    """The depth asked for, or the greatest stored; less where a teacher's lists, of all its states, are shorter."""
+    stored = [teacher.knowledge.lists.get("top_items") for teacher in teachers]
+    wanted = asked or max((lists.ids.shape[1] for lists in stored if lists is not None), default=_DEPTH)
+    wanted = min(wanted, data.num_items)
     have = {
-        teacher.name: teacher.knowledge.lists["top_items"].ids.shape[1]
-        for teacher in teachers
-        if "top_items" in teacher.knowledge.lists
+        teacher.name: teacher.knowledge.members(wanted)[0].states[0].shape[1]
+        for teacher, lists in zip(teachers, stored, strict=True)
+        if asked or lists is not None
     }
-    wanted = min(asked or max(have.values(), default=_DEPTH), data.num_items)
-    fixed = {
-        teacher.name: have[teacher.name]
-        for teacher in teachers
-        if teacher.name in have and not (asked and teacher.knowledge.can_score)
-    }
-    shallow = min(fixed, key=lambda name: fixed[name], default="")
-    if not shallow or fixed[shallow] >= wanted:
+    shallow = min(have, key=lambda name: have[name], default="")
+    if not shallow or have[shallow] >= wanted:
         return wanted
     told = f"depth {wanted} is asked for" if asked else f"the stores have depths up to {wanted}"
-    shown.note(f"{told}, and {shallow} has {fixed[shallow]}: the common depth {fixed[shallow]} is used")
-    return fixed[shallow]
+    shown.note(f"{told}, and {shallow} has {have[shallow]}: the common depth {have[shallow]} is used")
+    return have[shallow]
 
 
 def _members(teachers: Sequence[_Teacher], depth: int) -> list[Member]:
@@ -267,8 +264,6 @@ def _say(
             shown.note(
                 f"{member.name} has {counted(files - len(member.states), 'repeated state')}: once is enough"
             )
-        if (have := member.states[-1].shape[1]) < depth:
-            shown.note(f"{member.name} has states whose lists are {have} deep: no more of its ranks count")
         without = int(((member.states[-1] < 0).all(1) & (data.train.user_counts < data.num_items)).sum())
         if without:
             rest = "the other teachers decide" if len(members) > 1 else "nothing is learned of them"
