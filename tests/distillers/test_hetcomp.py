@@ -122,11 +122,15 @@ class Run:
     """A method set up on three teachers of 3, 1 and 4 states."""
 
     def __init__(
-        self, method: HetComp, states: tuple[int, ...] = (3, 1, 4), interactions: Interactions | None = None
+        self,
+        method: HetComp,
+        states: tuple[int, ...] = (3, 1, 4),
+        interactions: Interactions | None = None,
+        student: Recommender | None = None,
     ) -> None:
         self.method = method
         self.interactions = interactions or tiny_interactions(30, 40, seed=5)
-        self.student = built(BPR(dim=3), self.interactions)
+        self.student = student or built(BPR(dim=3), self.interactions)
         self.objective = Objective([method], teachers(self.interactions, states), base_weight=0.0)
         self.objective.setup(self.student, self.interactions, 100, torch.Generator().manual_seed(3), CPU)
         self.objective.start_epoch(0)
@@ -257,6 +261,18 @@ def test_patience_moves_what_the_gate_does_not() -> None:
     never = Run(HetComp(**SMALL, refresh=1, patience=0, threshold=1e9, floor=0.0))
     never.epochs(*range(1, 9))
     assert float(never.pointers[taught, 2].double().mean()) < 0.2  # only a discrepancy of 0 passes
+
+
+def test_a_student_past_the_early_states_goes_on_to_the_final_ones() -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    taught = interactions.user_counts > 0
+    final = built(BPR(dim=5), interactions, seed=20)  # the first teacher's last state
+    for patience, ends in ((0, False), (3, True)):
+        run = Run(HetComp(**SMALL, refresh=1, patience=patience), interactions=interactions, student=final)
+        for epoch in range(1, 12):  # three looks a state of the second teacher, and the first
+            run.epochs(epoch)
+            assert bool(torch.isfinite(run.loss()))
+        assert bool((run.pointers[taught] == torch.tensor([2, 0, 3])).all()) == ends
 
 
 def test_the_gate_of_the_released_code_opens_for_all_where_ours_does_not() -> None:
