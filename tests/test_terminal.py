@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
+
 import pytest
 
 from recdistill import terminal
-from recdistill.terminal import TerminalProgress
+from recdistill.terminal import TerminalProgress, heed_interrupts
 
 
 @pytest.mark.parametrize(("skipped", "left"), [(0, "about 240 s left"), (60, "about 60 s left")])
@@ -20,3 +24,21 @@ def test_the_time_left_counts_what_was_done_now(
         stage.advance(20)  # 3 s each, and 80 or 20 are left
     said = capsys.readouterr().err.splitlines()
     assert said == [f"train: {skipped + 20}/100 epochs, {left}", "train: 20 epochs in 60.0 s"]
+
+
+def test_an_interrupt_that_was_swallowed_ends_the_stage_at_its_next_step() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        heed_interrupts()
+        with TerminalProgress().stage("train", 100, "epochs") as stage:
+            stage.advance()
+            with suppress(KeyboardInterrupt):  # as a library's callback does
+                os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                stage.advance()
+            stage.advance()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        heed_interrupts()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Generator
@@ -24,11 +25,36 @@ _EVERY = 15.0
 """Seconds between two plain lines of one stage."""
 
 
+_swallowed: list[int] = []
+"""Interrupts that have been raised: one that is still there when a stage goes on was swallowed on its way."""
+
+
+def heed_interrupts() -> None:
+    """Make Ctrl-C end the run too where it comes within a library's callback, which ignores what is raised in it.
+
+    A process that was told to ignore it, as a shell's background job is, still does.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _swallowed.append(number)
+    raise KeyboardInterrupt
+
+
+def _go_on() -> None:
+    if _swallowed:
+        _swallowed.clear()
+        raise KeyboardInterrupt
+
+
 class _BarStage:
     def __init__(self, bars: Progress, task: TaskID) -> None:
         self._bars, self._task = bars, task
 
     def advance(self, amount: int = 1, **shown: object) -> None:
+        _go_on()
         if shown:
             self._bars.update(self._task, advance=amount, shown=_text(shown))
         elif amount:
@@ -45,6 +71,7 @@ class _LineStage:
         self._started = self._said = time.monotonic()
 
     def advance(self, amount: int = 1, **shown: object) -> None:
+        _go_on()
         self._done += amount
         now = time.monotonic()
         if now - self._said < _EVERY or not amount:

@@ -46,9 +46,10 @@ class Call:
         as_json: bool = False,
         **others: Any,
     ) -> None:
-        from recdistill.terminal import TerminalProgress
+        from recdistill.terminal import TerminalProgress, heed_interrupts
 
         self.out = out or Path("runs") / verb
+        heed_interrupts()
         self.progress = TerminalProgress()
         self._given, self._sets, self._as_json, self._others = out, sets or [], as_json, others
         self._verb, self._started, self._started_at = verb, time.monotonic(), time.time()
