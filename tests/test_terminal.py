@@ -37,6 +37,10 @@ def test_an_interrupt_that_was_swallowed_ends_the_stage_at_its_next_step() -> No
             with pytest.raises(KeyboardInterrupt):
                 stage.advance()
             stage.advance()
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+            heed_interrupts()  # the next command of the process
+            stage.advance()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         heed_interrupts()
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

@@ -34,6 +34,7 @@ def heed_interrupts() -> None:
 
     A process that was told to ignore it, as a shell's background job is, still does.
     """
+    _swallowed.clear()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 

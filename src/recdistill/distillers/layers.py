@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recdistill import ops
 from recdistill.distillers.base import Context
 from recdistill.distillers.projectors import LinearMap
 from recdistill.errors import OptionError
@@ -43,8 +44,8 @@ def layer_distances(student: Tensor, teacher: Tensor, metric: Metric = "kl", rev
         reverse: exchange the arguments of ``kl``.
     """
     with torch.autocast(student.device.type, enabled=False):  # differences of sums
-        wide = torch.promote_types(student.dtype, torch.float32)
-        return _distances(student.to(wide), teacher.to(wide), metric, reverse)
+        student = ops.full_precision(student)
+        return _distances(student, teacher.to(student.dtype), metric, reverse)
 
 
 def _distances(student: Tensor, teacher: Tensor, metric: Metric, reverse: bool) -> Tensor:
