@@ -180,6 +180,7 @@ def test_a_single_teacher_is_said_and_ranks_as_it_does(line: Path, tmp_path: Pat
 def test_depth_beyond_lists_and_vectors(line: Path, tmp_path: Path) -> None:
     rd.extract(line / "data", line / "bpr", tmp_path / "vectors", kinds=("top_items", "embeddings"), depth=30)
     deep = rd.ensemble([tmp_path / "vectors"], tmp_path / "deep", depth=40, data=line / "data")
+    assert deep.lists["top_items"].ids.shape[1] == 40
     assert (deep.lists["top_items"].ids[:, 30:] >= 0).any()  # derived
     said = Said()
     states = rd.ensemble(stores(line, "bpr"), tmp_path / "states", depth=40, progress=said)
