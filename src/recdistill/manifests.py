@@ -52,6 +52,11 @@ class Manifest(BaseModel):
     created: str
     summary: dict[str, Any]
 
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The splits that a model, or the teacher of a store, was fitted on: ``train``, ``valid`` too if refitted."""
+        return tuple(self.options.get("on") or self.summary.get("on") or ("train",))
+
 
 _ELSEWHERE: dict[str, Any] = {
     "options": {}, "seed": None, "version": "", "seconds": 0.0, "created": "", "summary": {}

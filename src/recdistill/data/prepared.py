@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -94,6 +95,20 @@ class Data:
     def test(self) -> Interactions:
         """What evaluation alone may open."""
         return self._read("test")
+
+    def fitted(self, on: Sequence[str]) -> Interactions:
+        """What models learn from: ``train``, or ``train`` and ``valid`` together where they are refitted.
+
+        Raises:
+            OptionError: for anything else.
+        """
+        if list(on) not in (["train"], ["train", "valid"]):
+            raise OptionError(f"on must be train or train,valid; found '{','.join(on)}'")
+        return self.train if len(on) == 1 else self._train_and_valid
+
+    @cached_property
+    def _train_and_valid(self) -> Interactions:
+        return self.train.union(self.valid)
 
     def split(self, name: str) -> Interactions:
         """The interactions of ``train``, ``valid`` or ``test``.

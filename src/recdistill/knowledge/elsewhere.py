@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recdistill.artifacts import Manifest, load_arrays
+from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import ArtifactError
@@ -26,12 +27,12 @@ class Elsewhere(NamedTuple):
     """How to read a store made by another program.
 
     Attributes:
-        data: what its lists are brought to.
+        train: the pairs that its lists are freed of.
         users: (rows,) the data's index of each of its users, -1 where unknown; None: the same order.
         items: of each of its items, likewise.
     """
 
-    data: Data
+    train: Interactions
     users: Tensor | None
     items: Tensor | None
 
@@ -44,7 +45,7 @@ class Elsewhere(NamedTuple):
         by_user = kind == "top_items"
         lists = _read(file)
         rows, columns = (self.users, self.items) if by_user else (self.items, self.users)
-        sizes = (self.data.num_users, self.data.num_items)
+        sizes = (self.train.num_users, self.train.num_items)
         num_rows, num_ids = sizes if by_user else sizes[::-1]
         _check(
             file,
@@ -72,10 +73,8 @@ class Elsewhere(NamedTuple):
     def _observed(self, rows: Tensor, ids: Tensor, by_user: bool) -> Tensor:
         """Whether (row, id) is a train pair; padding is none."""
         if by_user:
-            return self.data.train.contains(rows, ids)
-        pairs = self.data.train.contains(
-            ids.clamp(min=0).reshape(-1), rows[:, None].expand_as(ids).reshape(-1)
-        )
+            return self.train.contains(rows, ids)
+        pairs = self.train.contains(ids.clamp(min=0).reshape(-1), rows[:, None].expand_as(ids).reshape(-1))
         return pairs.view_as(ids) & (ids >= 0)
 
 
@@ -100,7 +99,7 @@ def elsewhere(path: Path, manifest: Manifest, data: Data) -> Elsewhere | None:
                 )
         for name, found, vocabulary in (("users", users, data.users), ("items", items, data.items)):
             _check_known(path, name, found, vocabulary)
-    return Elsewhere(data, users, items)
+    return Elsewhere(data.fitted(manifest.on), users, items)
 
 
 def _check_known(path: Path, name: str, found: Tensor | None, vocabulary: Vocabulary) -> None:

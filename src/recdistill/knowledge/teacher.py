@@ -48,7 +48,7 @@ class TeacherKnowledge:
     Lists that are not stored, or not deep enough, are derived once from the scores where there are any.
 
     Attributes:
-        train: the train pairs, removed from every list.
+        train: the pairs that the teacher was fitted on, removed from every list.
         frozen: scores and embeddings, or None for a store of lists alone.
         lists: stored lists by kind (``top_items``: one row a user; ``top_users``: one row an item).
         observed: the teacher's score of every train pair, or None.
@@ -70,6 +70,11 @@ class TeacherKnowledge:
     _members: dict[int, tuple[Member, ...]] = field(default_factory=lambda: {}, repr=False)
     _batch: Batch | None = field(default=None, repr=False)
     _reads: SequenceReads | None = field(default=None, repr=False)
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The splits that the teacher was fitted on: ``train``, and ``valid`` where it was refitted."""
+        return ("train",) if self.manifest is None else self.manifest.on
 
     @property
     def num_users(self) -> int:
@@ -333,7 +338,7 @@ def load_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:
         frozen = read_arrays(load_arrays(path / "embeddings.safetensors"))
     if (path / "observed_scores.safetensors").exists():
         observed = load_arrays(path / "observed_scores.safetensors")["scores"]
-    knowledge = TeacherKnowledge(data.train, frozen, lists, observed, path, manifest, foreign)
+    knowledge = TeacherKnowledge(data.fitted(manifest.on), frozen, lists, observed, path, manifest, foreign)
     _check_shapes(knowledge, path)
     return knowledge
 

@@ -62,7 +62,8 @@ def distill(
 
     Args:
         data: a prepared data directory.
-        knowledge: a teacher's store, or the directory of a model to read live.
+        knowledge: a teacher's store, or the directory of a model to read live. The student is trained on the splits
+            that the teacher was fitted on: one of a refitted teacher on train and valid rows, without validation.
         model: the student: an unbuilt model, its name, or a table of its name and options.
         methods: methods and presets by name, tables with ``method`` and options, or instances; they add up. By default
             the preset ``recommended``, as far as the knowledge goes.
@@ -100,7 +101,7 @@ def distill(
         distill=[{"method": d.method_name(), **d.options} for d in distillers],
         inputs=inputs,
         lineage={"teacher": teacher_hash},
-        on=("train",),
+        on=teacher.on,
         seed=seed,
         device=device,
         force=force,
@@ -110,17 +111,30 @@ def distill(
 
 
 def note_teacher(knowledge: TeacherKnowledge, progress: Progress) -> None:
-    """Say what is odd about a teacher: users without an order, or valid rows that it was fitted on."""
+    """Say what is odd about a teacher: users without an order, or that valid rows are no longer held out."""
     if undecided := knowledge.num_undecided():
         progress.note(
             f"the teacher scores all items alike for {undecided:,} of {knowledge.num_users:,} users:"
             " their lists are in the order of the ids"
         )
-    manifest = knowledge.manifest
-    fitted = () if manifest is None else manifest.options.get("on") or manifest.summary.get("on") or ()
-    if "valid" in fitted:
-        progress.note(
-            "the teacher was fitted on valid rows too: whatever selects by them, such as early stopping, flatters it"
+    if "valid" in knowledge.on:
+        progress.note("the teacher was fitted on train and valid rows: so is the student")
+
+
+def check_validates(knowledge: TeacherKnowledge, what: str) -> None:
+    """Refuse a teacher that knows the valid rows for something that chooses by them.
+
+    Args:
+        knowledge: the teacher's.
+        what: chooses, such as "a search".
+
+    Raises:
+        OptionError: it was fitted on valid rows too.
+    """
+    if "valid" in knowledge.on:
+        raise OptionError(
+            f"the teacher was fitted on valid rows too, by which {what} chooses",
+            "name a teacher of the train rows; then distil what was found from the refitted one",
         )
 
 
@@ -166,7 +180,7 @@ def open_knowledge(path: Path | str, data: Data) -> TeacherKnowledge:
     if manifest.kind == "knowledge":
         return load_knowledge(path, data)
     check_trained_on(manifest, path, data)
-    teacher = live(load(path), data.train)
+    teacher = live(load(path), data.fitted(manifest.on))
     teacher.manifest = manifest
     return teacher
 

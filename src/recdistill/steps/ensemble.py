@@ -14,6 +14,7 @@ from torch import Tensor
 from recdistill import artifacts
 from recdistill.artifacts import read_manifest, save_arrays
 from recdistill.config import validated
+from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.data.sequences import newcomers
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
@@ -112,15 +113,16 @@ def ensemble(
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             members = _members(teachers, common)
-            _say(teachers, members, options, opened, shown)
+            train = teachers[0].knowledge.train
+            _say(teachers, members, options, train, shown)
             with shown.stage("ensemble", 3, "parts") as stage:
-                lists = _top_items(members, opened, options)
+                lists = _top_items(members, train, options)
                 _save_lists(job.work, "top_items", lists)
                 stage.advance(1)
-                _save_lists(job.work, "top_users", _top_users(teachers, lists, opened, options))
+                _save_lists(job.work, "top_users", _top_users(teachers, lists, train, options))
                 stage.advance(1)
                 kinds = ["top_items", "top_users", "trajectory"]
-                ordered = _observed(teachers, members, opened, options, shown)
+                ordered = _observed(teachers, members, train, options, shown)
                 if ordered is not None:
                     kinds.append("observed_scores")
                     save_arrays(job.work / OBSERVED, {"scores": ordered})
@@ -130,6 +132,7 @@ def ensemble(
             job.summary.update(
                 {
                     "model": {"name": "ensemble"},
+                    "on": list(teachers[0].knowledge.on),
                     "score_scale": 1.0,
                     "kinds": sorted(kinds),
                     MEMBERS: [
@@ -139,7 +142,7 @@ def ensemble(
                     "items": opened.num_items,
                     "users_hash": opened.users.hash,
                     "items_hash": opened.items.hash,
-                    "validation": _validation(lists, opened),
+                    "validation": _validation(lists, opened, teachers[0].knowledge.on),
                     "bytes": sum(f.stat().st_size for f in job.work.rglob("*") if f.is_file()),
                 }
             )
@@ -189,6 +192,13 @@ def _open(paths: Sequence[Path], names: Sequence[str], data: Data) -> list[_Teac
                 f"{path} holds no top_items, and cannot derive them",
                 f"make them with: recdistill extract DATA TEACHER --kinds top_items --out {path}",
             )
+    if len({store.on for store in stores}) > 1:
+        told = ", ".join(
+            f"{name} on {' and '.join(store.on)}" for name, store in zip(names, stores, strict=True)
+        )
+        raise OptionError(
+            f"the teachers were fitted on different splits: {told}", "put together teachers of the same ones"
+        )
     return [_Teacher(name, path, store) for name, path, store in zip(names, paths, stores, strict=True)]
 
 
@@ -240,13 +250,13 @@ def _say(
     teachers: Sequence[_Teacher],
     members: Sequence[Member],
     options: dict[str, Any],
-    data: Data,
+    train: Interactions,
     shown: Progress,
 ) -> None:
     depth = options["depth"]
     told = ", ".join(f"{member.name} ({len(member.states)})" for member in members)
     size = sum(state.nbytes for member in members for state in member.states) + 8 * depth * (
-        data.num_users + data.num_items
+        train.num_users + train.num_items
     )
     shown.note(f"ensemble of {told}; in brackets the states; depth {depth}, about {size_text(size)} of lists")
     if len(members) == 1:
@@ -264,48 +274,50 @@ def _say(
             shown.note(
                 f"{member.name} has {counted(files - len(member.states), 'repeated state')}: once is enough"
             )
-        without = int(((member.states[-1] < 0).all(1) & (data.train.user_counts < data.num_items)).sum())
+        without = int(((member.states[-1] < 0).all(1) & (train.user_counts < train.num_items)).sum())
         if without:
             rest = "the other teachers decide" if len(members) > 1 else "nothing is learned of them"
             shown.note(f"{counted(without, 'user has', 'users have')} no list in {member.name}: {rest}")
 
 
-def _top_items(members: Sequence[Member], data: Data, options: dict[str, Any]) -> Lists:
+def _top_items(members: Sequence[Member], train: Interactions, options: dict[str, Any]) -> Lists:
     parts: list[Lists] = []
-    for start in range(0, data.num_users, _BLOCK):
+    for start in range(0, train.num_users, _BLOCK):
         states = [tuple(state[start : start + _BLOCK] for state in member.states) for member in members]
         parts.append(
             aggregate(
                 [each[-1] for each in states],
-                data.num_items,
+                train.num_items,
                 options["depth"],
                 temperature=options["temperature"],
                 weights=options["weights"],
                 spreads=[rank_spread(each) for each in states] if options["consistency"] else None,
                 consistency=options["consistency"],
-                popularity=popularity_shares(data.train.item_counts) if options["debias"] else None,
+                popularity=popularity_shares(train.item_counts) if options["debias"] else None,
                 debias=options["debias"],
             )
         )
     return Lists(torch.cat([part.ids for part in parts]), torch.cat([part.scores for part in parts]))
 
 
-def _top_users(teachers: Sequence[_Teacher], lists: Lists, data: Data, options: dict[str, Any]) -> Lists:
+def _top_users(
+    teachers: Sequence[_Teacher], lists: Lists, train: Interactions, options: dict[str, Any]
+) -> Lists:
     """The teachers' lists of users, by importance alone; where one has none, those on whose lists an item stands."""
     theirs = [teacher.knowledge.lists.get("top_users") for teacher in teachers]
     stored = [each.ids for each in theirs if each is not None]
     if len(stored) < len(teachers):
-        return users_of_items(lists, data.num_items, min(options["depth"], data.num_users))
+        return users_of_items(lists, train.num_items, min(options["depth"], train.num_users))
     depth = min(options["depth"], *(ids.shape[1] for ids in stored))
     return aggregate(
-        stored, data.num_users, depth, temperature=options["temperature"], weights=options["weights"]
+        stored, train.num_users, depth, temperature=options["temperature"], weights=options["weights"]
     )
 
 
 def _observed(
     teachers: Sequence[_Teacher],
     members: Sequence[Member],
-    data: Data,
+    train: Interactions,
     options: dict[str, Any],
     shown: Progress,
 ) -> Tensor | None:
@@ -327,20 +339,20 @@ def _observed(
         return None
     return observed_importance(
         [scores for scores, _ in known],
-        data.train.indptr,
+        train.indptr,
         temperature=options["temperature"],
         weights=[weight for _, weight in known],
     )
 
 
-def _validation(lists: Lists, data: Data) -> dict[str, float]:
+def _validation(lists: Lists, data: Data, on: Sequence[str]) -> dict[str, float]:
     """The ensemble's metrics on the valid rows, measured as the teachers' are while they train.
 
-    Empty where that is something else than a ranking of lists without train items: there are no valid rows, users
-    take items again, or some users' valid rows have histories of their own.
+    Empty where that is something else than a ranking of lists without train items: there are no valid rows, or the
+    teachers were fitted on them, users take items again, or some users' valid rows have histories of their own.
     """
     targets, earlier = newcomers(data.valid, data.train)
-    if data.has_repeats or earlier is not None:
+    if data.has_repeats or earlier is not None or "valid" in on:
         return {}
     return list_validation(lists.ids, data.train, targets)
 

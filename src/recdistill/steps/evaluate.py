@@ -197,7 +197,7 @@ def _check(member: Member, data: Data, split: str) -> None:
             f"{member.path} was made from data {seen}, not from {data.hash}: it may know the answers",
             "evaluate it on the data directory it was made from, or make it again from this one",
         )
-    if split in manifest.options.get("on", ()):
+    if split in manifest.on:
         raise OptionError(f"{member.path} was trained on the {split} split", "evaluate it with --split test")
 
 
@@ -328,7 +328,7 @@ def _store_ranker(member: Member, data: Data, task: Task, sampled: bool, shown: 
         return state
     assert lists is not None
     maker = "ensemble" if "ensemble" in member.manifest.options else "extract"
-    ranker = ListRanker(str(member.path), lists.ids, data.train, maker)
+    ranker = ListRanker(str(member.path), lists.ids, knowledge.train, maker)
     if sampled:
         return ranker
     try:

@@ -11,7 +11,7 @@ import torch
 
 from recdistill import artifacts
 from recdistill.artifacts import Manifest, load_arrays, read_manifest, save_arrays
-from recdistill.data.prepared import Data
+from recdistill.data.interactions import Interactions
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
 from recdistill.files import size_text
 from recdistill.knowledge.frozen import frozen_state, stored_arrays
@@ -103,11 +103,11 @@ def extract(
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             kept = _kept(old, depth) - (asked if force else set())
-            _write(opened, teacher, wanted, depth, job.work, Path(out), kept, shown)
+            _write(opened.fitted(manifest.on), teacher, wanted, depth, job.work, Path(out), kept, shown)
             job.summary.update(
                 {
                     "model": manifest.options["model"],
-                    "on": manifest.options.get("on", ["train"]),
+                    "on": list(manifest.on),
                     "best_epoch": manifest.summary.get("best_epoch"),
                     "parameters": manifest.summary.get("parameters"),
                     "model_bytes": manifest.summary.get("bytes"),
@@ -165,7 +165,7 @@ def _kept(old: Manifest | None, depth: int) -> set[str]:
 
 
 def _write(
-    data: Data,
+    train: Interactions,
     teacher: Recommender,
     kinds: set[str],
     depth: int,
@@ -174,10 +174,10 @@ def _write(
     kept: set[str],
     shown: Progress,
 ) -> None:
-    widths = {"top_items": min(depth, data.num_items), "top_users": min(depth, data.num_users)}
+    widths = {"top_items": min(depth, train.num_items), "top_users": min(depth, train.num_users)}
     sizes = {
-        "top_items": data.num_users * widths["top_items"] * 8,
-        "top_users": data.num_items * widths["top_users"] * 8,
+        "top_items": train.num_users * widths["top_items"] * 8,
+        "top_users": train.num_items * widths["top_users"] * 8,
     }
     expected = sum(size for kind, size in sizes.items() if kind in kinds - kept)
     size = f": about {size_text(expected)} of lists" if expected else ""
@@ -185,7 +185,6 @@ def _write(
     if "trajectory" in kinds and teacher.closed_form:
         shown.note(f"{teacher.model_name()} is fitted at once: its trajectory is one state")
     state = teacher.frozen()
-    train = data.train
     with shown.stage("extract", len(kinds), "kinds") as stage:
         for kind in sorted(kinds):
             target = work / f"{kind}.safetensors"
@@ -198,14 +197,14 @@ def _write(
                 save_arrays(target, {"scores": observed_scores(state, train)})
             elif kind == "top_items":
                 _save_lists(
-                    target, *top_items(state, torch.arange(data.num_users), widths[kind], exclude=[train])
+                    target, *top_items(state, torch.arange(train.num_users), widths[kind], exclude=[train])
                 )
             elif kind == "top_users":
                 _save_lists(
-                    target, *top_users(state, torch.arange(data.num_items), widths[kind], exclude=train)
+                    target, *top_users(state, torch.arange(train.num_items), widths[kind], exclude=train)
                 )
             else:
-                _write_trajectory(data, teacher, depth, work / "trajectory")
+                _write_trajectory(train, teacher, depth, work / "trajectory")
             stage.advance(1)
 
 
@@ -213,17 +212,17 @@ def _save_lists(target: Path, ids: torch.Tensor, scores: torch.Tensor) -> None:
     save_arrays(target, {"ids": ids.int(), "scores": scores})
 
 
-def _write_trajectory(data: Data, teacher: Recommender, depth: int, folder: Path) -> None:
+def _write_trajectory(train: Interactions, teacher: Recommender, depth: int, folder: Path) -> None:
     """The ids of the top lists of every kept state of the teacher, one file an epoch; the last are its top items."""
     assert teacher.path is not None
     folder.mkdir()
-    width = min(depth, data.num_items)
+    width = min(depth, train.num_items)
     *states, last = sorted((teacher.path / "trajectory").glob("*.safetensors")) or [_FITTED]
     final = load_arrays(folder.parent / "top_items.safetensors")  # the last state is the teacher as it is
     save_arrays(folder / last.name, {"ids": final["ids"]})
     for weights in states:
         load_weights(teacher, weights)
-        ids, _ = top_items(teacher.frozen(), torch.arange(data.num_users), width, exclude=[data.train])
+        ids, _ = top_items(teacher.frozen(), torch.arange(train.num_users), width, exclude=[train])
         save_arrays(folder / weights.name, {"ids": ids.int()})
     load_weights(teacher, teacher.path / "weights.safetensors")
 

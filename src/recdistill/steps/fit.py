@@ -10,7 +10,6 @@ import torch
 
 from recdistill import artifacts, config
 from recdistill.artifacts import save_arrays
-from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.data.sequences import newcomers
 from recdistill.distillers.base import Objective
@@ -75,13 +74,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def parts_of(data: Data, on: Sequence[str]) -> Interactions:
-    """The union of the named splits, ``train`` and possibly ``valid``."""
-    if list(on) not in (["train"], ["train", "valid"]):
-        raise OptionError(f"on must be train or train,valid; found '{','.join(on)}'")
-    return data.train if len(on) == 1 else data.train.union(data.valid)
-
-
 def fit(
     data: Data,
     model: Recommender,
@@ -115,7 +107,7 @@ def fit(
             progress.note(f"{out}: already there, same inputs and options: reused")
         else:
             note_start(job, resume, progress)
-            interactions = parts_of(data, on)
+            interactions = data.fitted(on)
             validate = None
             if len(on) == 1 and data.valid.num_pairs:
                 validate = make_validator(data, training)

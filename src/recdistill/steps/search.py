@@ -28,7 +28,7 @@ from recdistill.searching.costs import count
 from recdistill.searching.options import SearchOptions
 from recdistill.searching.outcome import check_budget, drawn, meters_of, preferred, searched
 from recdistill.searching.supernet import Supernet
-from recdistill.steps.distill import MethodLike, lineage_of, make_methods, open_knowledge
+from recdistill.steps.distill import MethodLike, check_validates, lineage_of, make_methods, open_knowledge
 from recdistill.steps.fit import (
     DataLike,
     make_training,
@@ -216,6 +216,7 @@ class _Search:
                 "no-emd is the search without adarec's transport, and adarec is not among the methods",
                 "add --method adarec, or choose another variant",
             )
+        check_validates(self.teacher, "a search")
         self.lineage, self.teacher_hash = lineage_of(self.teacher)
         self.net = self._supernet()
 

@@ -17,7 +17,7 @@ from recdistill.errors import ArtifactError, DataError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.runfiles import toml_text
-from recdistill.steps.distill import make_methods, note_teacher, open_knowledge
+from recdistill.steps.distill import check_validates, make_methods, note_teacher, open_knowledge
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import open_data
 from recdistill.steps.origins import check_reads
@@ -130,6 +130,7 @@ def _search(
         raise DataError("the data has no valid rows to tune on", "prepare it with a valid split")
     if knowledge is not None:  # what is missing is said before the first trial
         check_reads(knowledge, make_methods(plan.setting.methods))
+        check_validates(knowledge, "tuning")
         note_teacher(knowledge, shown)
     options: Json = {
         **{k: v for k, v in plan.options.options.items() if k not in ("trials", "timeout")},
