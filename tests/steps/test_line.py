@@ -200,25 +200,6 @@ def test_the_weight_of_the_own_loss_is_checked(line: Path, tmp_path: Path, weigh
         rd.distill(line / "data", line / "knowledge", "bpr", [RRD], tmp_path / "never", base_weight=weight)
 
 
-def test_a_teacher_fitted_on_valid_rows_is_told(line: Path, tmp_path: Path) -> None:
-    rd.train(
-        line / "data", {"name": "bpr", "dim": 3}, tmp_path / "teacher", training=FAST, on=["train", "valid"]
-    )
-    rd.extract(line / "data", tmp_path / "teacher", tmp_path / "store", depth=20)
-    for number, knowledge in enumerate((tmp_path / "teacher", tmp_path / "store")):
-        notes = Notes()
-        rd.distill(
-            line / "data",
-            knowledge,
-            "bpr",
-            [RRD],
-            tmp_path / f"student-{number}",
-            training=FAST,
-            progress=notes,
-        )
-        assert any("fitted on valid rows too" in text for text in notes.notes)
-
-
 def test_the_same_step_is_reused_and_another_refused(line: Path) -> None:
     out = line / "again"
     rd.train(line / "data", rd.models.BPR(dim=3), out, training=FAST)
