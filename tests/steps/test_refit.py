@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +21,7 @@ from recdistill.steps.distill import open_knowledge
 
 FAST = {"epochs": 4, "batch_size": 128, "learning_rate": 0.02}
 REFITTED = ("train", "valid")
+RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
 
 
 class Said(Silent):
@@ -27,6 +30,9 @@ class Said(Silent):
 
     def note(self, text: str) -> None:
         self.text += text + "\n"
+
+
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +145,98 @@ def test_nothing_chooses_by_valid_rows_that_the_teacher_knows(line: Path, tmp_pa
     }
     with pytest.raises(OptionError, match="fitted on valid rows too, by which tuning chooses"):
         rd.tune(tree, tmp_path / "t")
+
+
+SEARCH = {"epochs": 2, "nodes": 2, "operations": ["conv3", "avg3", "skip"], "cells": 2}
+
+
+def comparison(line: Path, **changed: Any) -> dict[str, Any]:
+    return {
+        "refit": True,
+        "data": {"source": str(line / "log.csv")},
+        "extract": {"depth": 20},
+        "student": {"dim": 4, "training": FAST | {"validate_every": 1, "patience": 1}},
+        "method": [{"name": "rrd", "distill": [RRD]}],
+        "evaluate": {"k": [5], "latency": False},
+        **changed,
+    }
+
+
+def test_a_comparison_refits_what_it_selected(line: Path, tmp_path: Path) -> None:
+    teachers = [{"name": name, "model": name, "dim": 8, "training": FAST} for name in ("bpr", "cml")]
+    tree = comparison(line, teacher=teachers, ensemble={"depth": 20}, seeds=[0, 1])
+    found = rd.compare(tree, tmp_path / "c")
+    split = tmp_path / "c" / "split-0"
+    data = Data.load(split / "data")
+    for first in (
+        "teacher-bpr",
+        "teacher-cml",
+        *(f"{row}-seed-{seed}" for row in ("alone", "rrd") for seed in (0, 1)),
+    ):
+        before, after = read_manifest(split / first), read_manifest(split / f"{first}-refit")
+        assert (before.on, after.on) == (("train",), REFITTED)
+        assert after.summary["epochs"] == before.summary["best_epoch"]
+        assert {**after.options["training"], "epochs": 4} == before.options["training"]
+        pairs = rd.load(split / f"{first}-refit").train_pairs
+        assert pairs is not None
+        assert pairs.num_pairs == data.train.num_pairs + data.valid.num_pairs
+    ensemble = open_knowledge(split / "ensemble-refit", data)
+    assert ensemble.on == REFITTED
+    assert read_manifest(split / "rrd-seed-1-refit").inputs["knowledge"] == ensemble.manifest.hash  # pyright: ignore
+    models = json.loads((split / "evaluation-full" / "metrics.json").read_text())["models"]
+    assert set(models) == {
+        "teacher-bpr-refit", "teacher-cml-refit", "ensemble-refit",
+        *(f"{row}-seed-{seed}-refit" for row in ("alone", "rrd") for seed in (0, 1)),
+    }  # fmt: skip
+    rows = found.comparison["evaluations"]["full"]["rows"]
+    assert set(rows) == {"teacher-bpr", "teacher-cml", "ensemble", "alone", "rrd"}
+    value = [models[f"rrd-seed-{seed}-refit"]["metrics"]["recall@5"]["mean"] for seed in (0, 1)]
+    assert rows["rrd"]["metrics"]["recall@5"]["mean"] == pytest.approx(sum(value) / 2)
+    assert "all refitted on train and valid rows" in found.page.read_text()
+    made = {path: path.stat().st_mtime_ns for path in split.glob("*/manifest.json")}
+    rd.compare(tree, tmp_path / "c")
+    assert made == {path: path.stat().st_mtime_ns for path in split.glob("*/manifest.json")}
+
+
+def test_the_refit_of_a_search_has_its_architecture(line: Path, tmp_path: Path) -> None:
+    method = {"search": SEARCH, "model": {"dim": 4}, "training": FAST}
+    tree = comparison(
+        line,
+        teacher={"model": "sasrec", "dim": 8, "heads": 1, "training": FAST, "live": True},
+        student={"model": "sasrec", "dim": 4, "heads": 1, "training": FAST},
+        method=[
+            {"name": "searched", **method},
+            {"name": "own", **method, "search": SEARCH | {"variant": "no-distillation"}},
+        ],
+    )
+    rd.compare(tree, tmp_path / "c")
+    for name, learned in (("searched", ["adarec"]), ("own", [])):
+        before, after = (
+            read_manifest(tmp_path / "c" / "split-0" / f"{name}-seed-0{suffix}") for suffix in ("", "-refit")
+        )
+        architecture = before.summary["model_options"]
+        assert {key: after.options["model"][key] for key in architecture} == architecture
+        assert (after.options["model"]["dim"], after.on) == (4, REFITTED)
+        assert [part["method"] for part in after.options.get("distill", [])] == learned
+
+
+def test_a_comparison_refuses_teachers_that_it_cannot_refit(line: Path, tmp_path: Path) -> None:
+    given = {"knowledge": str(line / "knowledge-first")}
+    with pytest.raises(
+        OptionError, match=r"compare\.refit: teachers are trained again too, and .*knowledge-first is"
+    ):
+        rd.compare(comparison(line, teacher=given), tmp_path / "c")
+    seen = {"knowledge": str(line / "knowledge-teacher")}
+    with pytest.raises(OptionError, match="fitted on valid rows too, by which a comparison chooses"):
+        rd.compare(comparison(line, teacher=seen, refit=False), tmp_path / "c")
+
+
+def test_a_run_that_failed_is_not_refitted(line: Path, tmp_path: Path) -> None:
+    student = {"dim": 4, "training": FAST | {"learning_rate": 1e30}}
+    found = rd.compare(
+        comparison(line, teacher={"dim": 8, "training": FAST}, student=student, alone={"training": FAST}),
+        tmp_path / "c",
+    )
+    assert [one["name"] for one in found.failed] == ["rrd"]
+    assert not (tmp_path / "c" / "split-0" / "rrd-seed-0-refit").exists()
+    assert set(found.comparison["evaluations"]["full"]["rows"]) == {"teacher", "alone"}

@@ -166,10 +166,13 @@ def _gap_rule(found: Json, comparison: Json) -> list[str]:
 
 def _counted(comparison: Json, found: Json) -> str:
     seeds, splits = len(comparison["seeds"]), len(found["split_seeds"])
+    refitted = "; all refitted on train and valid rows, for the epochs that were best on valid ones"
+    after = refitted if comparison.get("refit") else ""
     if splits > 1:
         over = f"mean ± standard deviation over {splits} splits"
-        return over + (f", {seeds} model seeds each" if seeds > 1 else ", one model seed each")
-    return f"mean ± standard deviation over {seeds} model seeds" if seeds > 1 else "one split, one model seed"
+        return over + (f", {seeds} model seeds each" if seeds > 1 else ", one model seed each") + after
+    over = f"mean ± standard deviation over {seeds} model seeds" if seeds > 1 else "one split, one model seed"
+    return over + after
 
 
 def ranked(found: Json, roles: Json) -> list[str]:

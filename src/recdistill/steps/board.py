@@ -9,7 +9,7 @@ from statistics import fmean
 from recdistill.artifacts import Manifest, read_manifest
 from recdistill.errors import ArtifactError
 from recdistill.progress import Progress
-from recdistill.steps.comparefile import Plan
+from recdistill.steps.comparefile import REFIT, Plan
 from recdistill.wording import counted
 
 
@@ -18,16 +18,18 @@ class Board:
 
     def __init__(self, chosen: Plan, out: Path, progress: Progress) -> None:
         self.plan, self.out, self.progress = chosen, out, progress
+        suffixes = ("", REFIT) if chosen.refit else ("",)
         self.paths = [
-            out / f"split-{split}" / name
+            out / f"split-{split}" / (name + suffix)
             for split in chosen.split_seeds
+            for suffix in suffixes
             for name in (
                 *(teacher.directory for teacher in chosen.teachers if not teacher.origin.given),
                 *(row.directory(seed) for seed in chosen.seeds for row in chosen.rows),
             )
         ]
         names = [*(row.name for row in chosen.rows), *(teacher.directory for teacher in chosen.teachers)]
-        self.width = max(len(name) for name in names)
+        self.width = max(len(name) for name in names) + len(suffixes[-1])
         self.done = 0
         self.times: list[float] = []
         self.current: tuple[int, int, str, str, float] = (0, 0, "", "", 0.0)
@@ -38,7 +40,7 @@ class Board:
         rows, seeds, splits = len(self.plan.rows), len(self.plan.seeds), len(self.plan.split_seeds)
         self.progress.note(
             f"compare: {counted(rows, 'student')} x {counted(seeds, 'model seed')} x {counted(splits, 'split')}"
-            f" in {self.out}:"
+            f"{', each refitted,' if self.plan.refit else ''} in {self.out}:"
             f" {counted(len(self.paths), 'run')}, {made} of them done already"
         )
         self.progress.note(

@@ -12,13 +12,14 @@ import polars as pl
 from recdistill import artifacts
 from recdistill.artifacts import hash_files, read_json, read_manifest, read_table, write_json
 from recdistill.data.prepared import Data
+from recdistill.directories import MANIFEST
 from recdistill.errors import ArtifactError, OptionError, OutOfMemoryError, memory_told
 from recdistill.evaluation.across import SplitResult, combine
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
-from recdistill.steps.comparefile import ALONE, Plan, Row, Teacher, plan
-from recdistill.steps.distill import distill, make_methods, open_knowledge
+from recdistill.steps.comparefile import ALONE, REFIT, Plan, Row, Teacher, plan
+from recdistill.steps.distill import check_validates, distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
@@ -62,12 +63,28 @@ class CompareResult:
 
 @dataclass(frozen=True)
 class _Split:
-    """One split under way: its directory, its data, and the models that are made."""
+    """One split under way: its directory, its data, and the models that are made; of a refit, all of them anew."""
 
     seed: int
     folder: Path
     data: Data
     models: dict[str, list[Path]]
+    refit: bool = False
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The splits that models are trained on."""
+        return ("train", "valid") if self.refit else ("train",)
+
+    def at(self, name: str) -> Path:
+        """The directory of a model or of its knowledge."""
+        return self.folder / (name + REFIT if self.refit else name)
+
+    def training(self, name: str, chosen: Json) -> Json:
+        """How to train a model: a refitted one for the epochs that were best on the valid rows."""
+        if not self.refit:
+            return chosen
+        return {**chosen, "epochs": read_manifest(self.folder / name).summary["best_epoch"]}
 
 
 def compare(
@@ -155,6 +172,16 @@ class _Comparison:
             for chosen in self.plan.evaluations.values() if teacher.origin.given else ():
                 check_given(data, _knowledge(split, teacher), chosen)
         self._check_ensembles(split)
+        self._models(split)
+        if self.plan.refit:
+            split = replace(split, models={}, refit=True)
+            self._models(split)
+        for name, chosen in self.plan.evaluations.items():
+            self._evaluate(split, name, chosen)
+        return replace(split, data=Data.load(data.path))  # what was read of this one is not needed any more
+
+    def _models(self, split: _Split) -> None:
+        """Train the teachers, then the students of everything that can be learned from."""
         knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
         knowledge |= {chosen.name: self._ensemble(split, chosen) for chosen in self.plan.ensembles}
         for row in self.plan.rows:  # before the first student is trained
@@ -163,9 +190,6 @@ class _Comparison:
         for seed in self.plan.seeds:
             for row in self.plan.rows:
                 self._student(split, row, seed, knowledge)
-        for name, chosen in self.plan.evaluations.items():
-            self._evaluate(split, name, chosen)
-        return replace(split, data=Data.load(data.path))  # what was read of this one is not needed any more
 
     def _check_ensembles(self, split: _Split) -> None:
         """Refuse, before a teacher is trained, what could not be put together or learned from."""
@@ -188,12 +212,15 @@ class _Comparison:
     def _teacher(self, split: _Split, teacher: Teacher) -> TeacherKnowledge:
         if teacher.origin.given:
             split.models[teacher.directory] = [_knowledge(split, teacher)]
-            return open_knowledge(_knowledge(split, teacher), split.data)
-        path = split.folder / teacher.directory
-        self.board.begin(split.seed, teacher.seed, teacher.directory, path)
+            given = open_knowledge(_knowledge(split, teacher), split.data)
+            check_validates(given, "a comparison")
+            return given
+        path = split.at(teacher.directory)
+        training = split.training(teacher.directory, teacher.training)
+        self.board.begin(split.seed, teacher.seed, path.name, path)
         model = self._kept(
             lambda force: train(
-                split.data, teacher.model, path, training=teacher.training, seed=teacher.seed,
+                split.data, teacher.model, path, training=training, on=split.on, seed=teacher.seed,
                 device=self.device, force=force, resume=True, progress=self.progress,
             )
         )  # fmt: skip
@@ -203,7 +230,7 @@ class _Comparison:
             return open_knowledge(path, split.data)
         return self._kept(
             lambda force: extract(
-                split.data, model, split.folder / teacher.knowledge, device=self.device,
+                split.data, model, split.at(teacher.knowledge), device=self.device,
                 **self.plan.extract, force=force, progress=self.progress,
             )
         )  # fmt: skip
@@ -211,7 +238,7 @@ class _Comparison:
     def _ensemble(self, split: _Split, chosen: Ensemble) -> TeacherKnowledge:
         stores = {teacher.name: _knowledge(split, teacher) for teacher in self.plan.teachers}
         members = {name or "teacher": stores[name] for name in chosen.teachers}
-        path = split.folder / chosen.directory
+        path = split.at(chosen.directory)
         split.models[chosen.directory] = [path]
         return self._kept(
             lambda force: ensemble(
@@ -220,8 +247,11 @@ class _Comparison:
         )
 
     def _student(self, split: _Split, row: Row, seed: int, knowledge: Mapping[str, TeacherKnowledge]) -> None:
-        path = split.folder / row.directory(seed)
-        self.board.begin(split.seed, seed, row.name, path)
+        first, path = row.directory(seed), split.at(row.directory(seed))
+        self.board.begin(split.seed, seed, row.name + path.name.removeprefix(first), path)
+        if split.refit and not (split.folder / first / MANIFEST).exists():
+            self.board.fail("so did its first training")
+            return
         try:
             with memory_told():
                 self._make_student(split, row, seed, path, knowledge)
@@ -237,13 +267,15 @@ class _Comparison:
         self, split: _Split, row: Row, seed: int, path: Path, knowledge: Mapping[str, TeacherKnowledge]
     ) -> None:
         common: Json = {
-            "training": row.training, "seed": seed, "device": self.device, "resume": True,
-            "progress": self.progress,
+            "training": split.training(row.directory(seed), row.training), "seed": seed, "device": self.device,
+            "resume": True, "progress": self.progress,
         }  # fmt: skip
-        taught_by = row.teacher
-        if taught_by is None:
-            self._kept(lambda force: train(split.data, row.model, path, force=force, **common))
-        elif row.search:
+        taught_by, chosen, methods = row.teacher, row.model, list(row.methods)
+        if row.search and split.refit:
+            chosen, methods = _found(split.folder / row.directory(seed))
+        if taught_by is None or not methods:
+            self._kept(lambda force: train(split.data, chosen, path, on=split.on, force=force, **common))
+        elif row.search and not split.refit:
             how = {key: value for key, value in row.search.items() if key != "variant"}
             model = {key: value for key, value in row.model.items() if key != "name"}
             self._kept(
@@ -255,7 +287,7 @@ class _Comparison:
         else:
             self._kept(
                 lambda force: distill(
-                    split.data, knowledge[taught_by.name], row.model, row.methods, path,
+                    split.data, knowledge[taught_by.name], chosen, methods, path,
                     base_weight=row.base_weight, force=force, **common,
                 )
             )  # fmt: skip
@@ -298,6 +330,7 @@ class _Comparison:
                     found: Json = {
                         "format": FORMAT,
                         "seeds": list(self.plan.seeds),
+                        "refit": self.plan.refit,
                         "evaluations": {name: self._combined(splits, name) for name in self.plan.evaluations},
                         "roles": self._roles(),
                         "lineage": lineage,
@@ -377,7 +410,13 @@ def _knowledge(split: _Split, teacher: Teacher) -> Path:
     """The store that students learn from, or the model that they read live."""
     if teacher.origin.given:
         return teacher.origin.given_at(split.seed)
-    return split.folder / (teacher.directory if teacher.origin.live else teacher.knowledge)
+    return split.at(teacher.directory if teacher.origin.live else teacher.knowledge)
+
+
+def _found(path: Path) -> tuple[Json, list[Json]]:
+    """The model that a search found and trained in ``path``, and what it learned with."""
+    manifest = read_manifest(path, kind="model")
+    return {**manifest.options["model"], **manifest.summary["model_options"]}, manifest.options["distill"]
 
 
 def _evaluation(name: str) -> str:

@@ -37,6 +37,8 @@ from recdistill.steps.runtables import (
 from recdistill.steps.search import check_search
 
 ALONE = "alone"
+REFIT = "-refit"
+"""What the directories of refitted models end on."""
 
 _TABLES = ("data", "teacher", "extract", "ensemble", "student", "alone", "method", "evaluate", "report")
 
@@ -101,6 +103,7 @@ class Plan:
     Attributes:
         out: where its results go, as the file has it.
         seeds, split_seeds: of models, and of the data's splits.
+        refit: whether everything is trained again on train and valid rows, for the epochs that were best.
         metrics: the columns of the table; the first one decides the order.
         data, extract, report: options of these steps.
         teachers: at least one.
@@ -112,6 +115,7 @@ class Plan:
     out: str
     seeds: tuple[int, ...]
     split_seeds: tuple[int, ...]
+    refit: bool
     metrics: tuple[str, ...]
     data: Table
     extract: Table
@@ -128,9 +132,10 @@ def _top(
     out: Directory = "runs/compare",
     seeds: _Seeds = (0,),
     split_seeds: _Seeds = (0,),
+    refit: bool = False,
     metrics: tuple[str, ...] = (),
-) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
-    return out, seeds, split_seeds, metrics
+) -> tuple[str, tuple[int, ...], tuple[int, ...], bool, tuple[str, ...]]:
+    return out, seeds, split_seeds, refit, metrics
 
 
 def plan(tree: Mapping[str, Any]) -> Plan:
@@ -144,10 +149,10 @@ def plan(tree: Mapping[str, Any]) -> Plan:
         raise OptionError(
             "compare file: no table or key 'distill'", "a method's parts are [[method.distill]] tables"
         )
-    options = ("out", "seeds", "split_seeds", "metrics")
+    options = ("out", "seeds", "split_seeds", "refit", "metrics")
     check_keys(tree, (*_TABLES, *options), "compare file")
     given = {key: tree[key] for key in options if key in tree}
-    out, seeds, split_seeds, metrics = config.build(_top, given, "compare")
+    out, seeds, split_seeds, refit, metrics = config.build(_top, given, "compare")
     for name, values in (("seeds", seeds), ("split_seeds", split_seeds)):
         if len(set(values)) < len(values):
             raise OptionError(f"compare.{name}: a seed is named twice, found {list(values)}")
@@ -158,10 +163,16 @@ def plan(tree: Mapping[str, Any]) -> Plan:
     check_alone(tables["alone"])
     evaluations = _evaluations(tables_of(tree, "evaluate"))
     teachers = _teachers(tables_of(tree, "teacher") or [{}], seeds, split_seeds)
+    for teacher in teachers:
+        if refit and teacher.origin.given:
+            raise OptionError(
+                f"compare.refit: teachers are trained again too, and {teacher.origin.given} is given",
+                "describe it as a [[teacher]] to train, or leave refit out",
+            )
     ensembles = ensembles_of(tree, {teacher.name: teacher.origin for teacher in teachers})
     rows = _rows(tree, teachers, ensembles, tables["alone"].get("training", {}))
     return Plan(
-        out, seeds, split_seeds, _metrics(metrics, next(iter(evaluations.values()))), tables["data"],
+        out, seeds, split_seeds, refit, _metrics(metrics, next(iter(evaluations.values()))), tables["data"],
         tables["extract"], tables["report"], teachers, ensembles, rows, evaluations,
     )  # fmt: skip
 
