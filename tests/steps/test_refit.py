@@ -99,6 +99,7 @@ def test_its_student_is_trained_on_what_it_was_fitted_on(line: Path, tmp_path: P
     models = {"student": tmp_path / "student", "source": knowledge}
     found = rd.evaluate(data, models, tmp_path / "e", k=(5,), latency=False)
     assert found["masked"] == ["train", "valid"]
+    assert found["history"] == ["train", "valid"]
     for name in models.values():
         with pytest.raises(OptionError, match="trained on the valid split"):
             rd.evaluate(data, name, tmp_path / "v", split="valid", latency=False)
@@ -240,3 +241,12 @@ def test_a_run_that_failed_is_not_refitted(line: Path, tmp_path: Path) -> None:
     assert [one["name"] for one in found.failed] == ["rrd"]
     assert not (tmp_path / "c" / "split-0" / "rrd-seed-0-refit").exists()
     assert set(found.comparison["evaluations"]["full"]["rows"]) == {"teacher", "alone"}
+
+
+def test_what_some_models_know_of_a_user_is_told(line: Path, tmp_path: Path) -> None:
+    said = Said()
+    models = [line / "teacher", line / "first", line / "reader"]
+    found = rd.evaluate(line / "data", models, tmp_path / "e", k=(5,), latency=False, progress=said)
+    assert found["history"] == ["train"]
+    assert "fitted on valid rows too, which the others have not seen: teacher, reader" in said.text
+    assert "history: train and valid for reader, train for all others" in said.text
