@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import Context, Distiller, Objective
 from recdistill.distillers.de import DE
 from recdistill.distillers.rrd import RRD
-from recdistill.errors import DataError, OptionError, RecdistillError
+from recdistill.errors import ArtifactError, DataError, OptionError, RecdistillError
 from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.teacher import live
 from recdistill.models.base import Batch, Recommender, State
@@ -160,6 +161,22 @@ def test_resume_continues_bit_for_bit(tmp_path: Path, kind: str, optimiser: str)
     assert [epoch for epoch, _ in straight.trajectory] == [epoch for epoch, _ in resumed.trajectory]
     for (_, one), (_, other) in zip(straight.trajectory, resumed.trajectory, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_leaves_no_history(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "lo')
+    result = train(BPR(dim=4), Objective(), pairs(), options(epochs=2), score, work=tmp_path, resume=True)
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.history
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ArtifactError, match=r"no space left for .*history\.jsonl: .* free"):
+        train(BPR(dim=4), Objective(), pairs(), options(epochs=2), score, work=tmp_path)
 
 
 def test_resume_within_an_epoch_skips_the_steps_that_were_done(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, cast
 from recdistill.artifacts import Manifest, read_json, read_manifest
 from recdistill.directories import MANIFEST, beside
 from recdistill.errors import ArtifactError, OptionError
+from recdistill.files import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,7 @@ def read_history(model: Path) -> tuple[Epoch, ...]:
     path = model / "history.jsonl"
     if not path.exists():
         return ()
-    epochs: list[Epoch] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            epochs.append(_epoch(path, number, line))
-    return tuple(epochs)
+    return tuple(_epoch(path, number, tree) for number, tree in enumerate(read_json_lines(path), start=1))
 
 
 def read_metrics(evaluation: Path) -> Mapping[str, Any]:
@@ -116,9 +112,8 @@ def read_metrics(evaluation: Path) -> Mapping[str, Any]:
     return cast("dict[str, Any]", tree)
 
 
-def _epoch(path: Path, number: int, line: str) -> Epoch:
+def _epoch(path: Path, number: int, tree: Mapping[str, Any]) -> Epoch:
     try:
-        tree = json.loads(line)
         return Epoch(
             epoch=int(tree["epoch"]),
             loss=_number(tree.get("loss")),
@@ -130,7 +125,7 @@ def _epoch(path: Path, number: int, line: str) -> Epoch:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
-            f"{path}:{number}: expected a JSON object with an 'epoch', found {line[:60]!r}",
+            f"{path}:{number}: expected a JSON object with an 'epoch', found {str(tree)[:60]}",
             "remove the damaged line, or train again",
         ) from error
 

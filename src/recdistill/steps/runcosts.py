@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from recdistill.artifacts import read_manifest
+from recdistill.files import read_json_lines
 from recdistill.steps.search import FOLDER
 
 Json = dict[str, Any]
@@ -18,10 +18,10 @@ def describe_run(name: str, split_seed: int, path: Path) -> Json:
     manifest = read_manifest(path)
     summary = manifest.summary
     epochs = [
-        json.loads(line)
+        epoch
         for history in (path / FOLDER / "history.jsonl", path / "history.jsonl")
         if history.exists()
-        for line in history.read_text(encoding="utf-8").splitlines()
+        for epoch in read_json_lines(history)
     ]
     return {
         "name": name,

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from recdistill.artifacts import Job, load_arrays, read_json, save_arrays, write_json
+from recdistill.atomic import storage_errors
 from recdistill.directories import leftovers
 from recdistill.progress import Progress
 
@@ -61,13 +62,16 @@ class Checkpoint:
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add one line to ``history.jsonl``."""
-        with (self.work / _HISTORY).open("a", encoding="utf-8") as file:
+        path = self.work / _HISTORY
+        with storage_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def write_history(self, records: list[dict[str, Any]]) -> None:
         """Replace ``history.jsonl``."""
         text = "".join(json.dumps(record) + "\n" for record in records)
-        (self.work / _HISTORY).write_text(text, encoding="utf-8")
+        path = self.work / _HISTORY
+        with storage_errors(path):
+            path.write_text(text, encoding="utf-8")
 
 
 def _any_in(folders: list[Path]) -> bool:

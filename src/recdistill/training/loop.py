@@ -110,6 +110,10 @@ def train(
     )
     if resume and run.checkpoint is not None and run.checkpoint.exists():
         run.restore()
+    elif run.checkpoint is not None:
+        run.checkpoint.write_history(
+            []
+        )  # a run that was killed before its first checkpoint may have begun one
     return run.finish()
 
 
