@@ -227,6 +227,8 @@ def test_a_comparison_refuses_teachers_that_it_cannot_refit(line: Path, tmp_path
         OptionError, match=r"compare\.refit: teachers are trained again too, and .*knowledge-first is"
     ):
         rd.compare(comparison(line, teacher=given), tmp_path / "c")
+    with pytest.raises(OptionError, match=r"evaluate\.split is valid, and refit trains on the valid rows"):
+        rd.compare(comparison(line, evaluate={"split": "valid"}), tmp_path / "c")
     seen = {"knowledge": str(line / "knowledge-teacher")}
     with pytest.raises(OptionError, match="fitted on valid rows too, by which a comparison chooses"):
         rd.compare(comparison(line, teacher=seen, refit=False), tmp_path / "c")

@@ -162,6 +162,10 @@ def plan(tree: Mapping[str, Any]) -> Plan:
         check_step(name, tables[name])
     check_alone(tables["alone"])
     evaluations = _evaluations(tables_of(tree, "evaluate"))
+    if refit and any(chosen.get("split") == "valid" for chosen in evaluations.values()):
+        raise OptionError(
+            "evaluate.split is valid, and refit trains on the valid rows", "leave one of them out"
+        )
     teachers = _teachers(tables_of(tree, "teacher") or [{}], seeds, split_seeds)
     for teacher in teachers:
         if refit and teacher.origin.given:
