@@ -146,6 +146,13 @@ def test_nothing_chooses_by_valid_rows_that_the_teacher_knows(line: Path, tmp_pa
     }
     with pytest.raises(OptionError, match="fitted on valid rows too, by which tuning chooses"):
         rd.tune(tree, tmp_path / "t")
+    run = {key: tree[key] for key in ("teacher", "student", "distill")} | {
+        "data": {"source": str(line / "log.csv")}
+    }
+    with pytest.raises(OptionError, match="fitted on valid rows too, by which a run chooses"):
+        rd.run(run, tmp_path / "r")
+    with pytest.raises(OptionError, match="by which bidirectional training chooses"):
+        rd.bidirectional(line / "data", line / "teacher", "bpr", tmp_path / "b", training=FAST)
 
 
 SEARCH = {"epochs": 2, "nodes": 2, "operations": ["conv3", "avg3", "skip"], "cells": 2}

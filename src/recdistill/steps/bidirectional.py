@@ -14,6 +14,7 @@ from recdistill.errors import OptionError
 from recdistill.models.base import Recommender
 from recdistill.models.sequence_batches import check_order
 from recdistill.progress import Progress, Silent
+from recdistill.steps.distill import check_validates
 from recdistill.steps.fit import (
     DataLike,
     ModelLike,
@@ -126,6 +127,7 @@ def _open(model: ModelLike | Path, data: Data) -> tuple[Recommender, str]:
         return make_model(model), ""
     manifest = read_manifest(model, kind="model")
     check_trained_on(manifest, model, data)
+    check_validates(manifest.on, "bidirectional training")
     return load(model), manifest.hash
 
 

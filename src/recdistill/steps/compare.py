@@ -213,7 +213,7 @@ class _Comparison:
         if teacher.origin.given:
             split.models[teacher.directory] = [_knowledge(split, teacher)]
             given = open_knowledge(_knowledge(split, teacher), split.data)
-            check_validates(given, "a comparison")
+            check_validates(given.on, "a comparison")
             return given
         path = split.at(teacher.directory)
         training = split.training(teacher.directory, teacher.training)

@@ -121,17 +121,17 @@ def note_teacher(knowledge: TeacherKnowledge, progress: Progress) -> None:
         progress.note("the teacher was fitted on train and valid rows: so is the student")
 
 
-def check_validates(knowledge: TeacherKnowledge, what: str) -> None:
+def check_validates(on: Sequence[str], what: str) -> None:
     """Refuse a teacher that knows the valid rows for something that chooses by them.
 
     Args:
-        knowledge: the teacher's.
+        on: the splits that it was fitted on.
         what: chooses, such as "a search".
 
     Raises:
         OptionError: it was fitted on valid rows too.
     """
-    if "valid" in knowledge.on:
+    if "valid" in on:
         raise OptionError(
             f"the teacher was fitted on valid rows too, by which {what} chooses",
             "name a teacher of the train rows; then distil what was found from the refitted one",

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
 from recdistill.errors import OptionError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
-from recdistill.steps.distill import distill, make_methods, open_knowledge
+from recdistill.steps.distill import check_validates, distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
@@ -126,7 +127,9 @@ def _teachers(
     origins: dict[str, Origin] = tables["origins"]
     for origin in origins.values():
         if origin.given:
-            check_given(data, origin.given_at(fitting["seed"]), tables["evaluate"])
+            path = origin.given_at(fitting["seed"])
+            check_validates(read_manifest(path, kind=("knowledge", "model")).on, "a run")
+            check_given(data, path, tables["evaluate"])
     for chosen in tables["ensemble"]:
         stores = [origins[name].given_at(fitting["seed"]) for name in chosen.teachers if origins[name].given]
         usual = chosen.options.get("depth", tables["extract"].get("depth", EXTRACTED))

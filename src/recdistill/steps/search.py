@@ -216,7 +216,7 @@ class _Search:
                 "no-emd is the search without adarec's transport, and adarec is not among the methods",
                 "add --method adarec, or choose another variant",
             )
-        check_validates(self.teacher, "a search")
+        check_validates(self.teacher.on, "a search")
         self.lineage, self.teacher_hash = lineage_of(self.teacher)
         self.net = self._supernet()
 

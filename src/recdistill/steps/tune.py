@@ -130,7 +130,7 @@ def _search(
         raise DataError("the data has no valid rows to tune on", "prepare it with a valid split")
     if knowledge is not None:  # what is missing is said before the first trial
         check_reads(knowledge, make_methods(plan.setting.methods))
-        check_validates(knowledge, "tuning")
+        check_validates(knowledge.on, "tuning")
         note_teacher(knowledge, shown)
     options: Json = {
         **{k: v for k, v in plan.options.options.items() if k not in ("trials", "timeout")},
