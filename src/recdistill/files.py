@@ -10,7 +10,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from recdistill.atomic import REMAKE, atomic_file, one_line, size_text, unreadable
 from recdistill.errors import ArtifactError
@@ -67,30 +67,6 @@ def read_json(path: Path | str) -> Any:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged: no valid JSON ({one_line(error)})", REMAKE) from error
-
-
-def read_json_lines(path: Path | str) -> list[dict[str, Any]]:
-    """Read a file with a JSON object a line; empty lines are left out.
-
-    Raises:
-        ArtifactError: the file is missing or unreadable, or a line is something else.
-    """
-    found: list[dict[str, Any]] = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            tree = json.loads(line)
-        except (ValueError, RecursionError):
-            tree = None
-        if not isinstance(tree, dict):
-            raise ArtifactError(f"{path}:{number}: expected a JSON object, found {line[:60]!r}", REMAKE)
-        found.append(cast("dict[str, Any]", tree))
-    return found
 
 
 def write_table(path: Path | str, table: pl.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, cast
 from recdistill.artifacts import Manifest, read_json, read_manifest
 from recdistill.directories import MANIFEST, beside
 from recdistill.errors import ArtifactError, OptionError
-from recdistill.files import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Epoch:
     rows_per_second: float | None
     seconds: float | None
     facts: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    validation_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,11 @@ def read_history(model: Path) -> tuple[Epoch, ...]:
     path = model / "history.jsonl"
     if not path.exists():
         return ()
-    return tuple(_epoch(path, number, tree) for number, tree in enumerate(read_json_lines(path), start=1))
+    epochs: list[Epoch] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            epochs.append(_epoch(path, number, line))
+    return tuple(epochs)
 
 
 def read_metrics(evaluation: Path) -> Mapping[str, Any]:
@@ -112,8 +117,9 @@ def read_metrics(evaluation: Path) -> Mapping[str, Any]:
     return cast("dict[str, Any]", tree)
 
 
-def _epoch(path: Path, number: int, tree: Mapping[str, Any]) -> Epoch:
+def _epoch(path: Path, number: int, line: str) -> Epoch:
     try:
+        tree = json.loads(line)
         return Epoch(
             epoch=int(tree["epoch"]),
             loss=_number(tree.get("loss")),
@@ -121,11 +127,12 @@ def _epoch(path: Path, number: int, tree: Mapping[str, Any]) -> Epoch:
             metric=_numbers(tree.get("metric")),
             rows_per_second=_number(tree.get("rows_per_second")),
             seconds=_number(tree.get("seconds")),
+            validation_seconds=_number(tree.get("validation_seconds")),
             facts={method: _numbers(facts) for method, facts in (tree.get("facts") or {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
-            f"{path}:{number}: expected a JSON object with an 'epoch', found {str(tree)[:60]}",
+            f"{path}:{number}: expected a JSON object with an 'epoch', found {line[:60]!r}",
             "remove the damaged line, or train again",
         ) from error
 

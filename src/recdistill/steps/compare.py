@@ -76,9 +76,13 @@ class _Split:
         """The splits that models are trained on."""
         return ("train", "valid") if self.refit else ("train",)
 
+    def named(self, name: str) -> str:
+        """What a model, its knowledge or its row is called."""
+        return name + REFIT if self.refit else name
+
     def at(self, name: str) -> Path:
         """The directory of a model or of its knowledge."""
-        return self.folder / (name + REFIT if self.refit else name)
+        return self.folder / self.named(name)
 
     def training(self, name: str, chosen: Json) -> Json:
         """How to train a model: a refitted one for the epochs that were best on the valid rows."""
@@ -247,9 +251,9 @@ class _Comparison:
         )
 
     def _student(self, split: _Split, row: Row, seed: int, knowledge: Mapping[str, TeacherKnowledge]) -> None:
-        first, path = row.directory(seed), split.at(row.directory(seed))
-        self.board.begin(split.seed, seed, row.name + path.name.removeprefix(first), path)
-        if split.refit and not (split.folder / first / MANIFEST).exists():
+        path = split.at(row.directory(seed))
+        self.board.begin(split.seed, seed, split.named(row.name), path)
+        if split.refit and not (split.folder / row.directory(seed) / MANIFEST).exists():
             self.board.fail("so did its first training")
             return
         try:

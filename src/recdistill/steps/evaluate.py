@@ -112,14 +112,11 @@ def evaluate(
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             task = make_task(opened, split, mask, cut_offs)
-            sequential = [member.name for member in members if _sequential(member)]
-            history = _history(members)
-            _say(task, protocol, sequential, history, shown)
-            _say_refitted(members, shown)
+            _say(task, protocol, members, shown)
             drawn = evaluation_negatives(opened, negatives, task.users) if protocol == "sampled" else None
             lineage = _lineage(members, named_teacher, named_alone)
             done = _run(members, opened, task, drawn, lineage, device, latency, shown)
-            result = _header(opened, task, protocol, negatives, sequential, history) | summarise(
+            result = _header(opened, task, protocol, negatives, members) | summarise(
                 done, task, lineage, seed
             )
             write_json(job.work / "metrics.json", result)
@@ -227,18 +224,11 @@ def _sequence_history(task: Task) -> list[str]:
 
 def _history(members: Sequence[Member]) -> list[str]:
     """The splits by which models know users that read no sequences: with valid rows if all were fitted on these."""
-    fitted = [member.manifest.on for member in members if not _sequential(member)]
-    return list(fitted[0]) if len(set(fitted)) == 1 else ["train"]
+    fitted = {member.manifest.on for member in members if not _sequential(member)}
+    return list(fitted.pop()) if len(fitted) == 1 else ["train"]
 
 
-def _say_refitted(members: Sequence[Member], shown: Progress) -> None:
-    """Say which models learned from valid rows where others did not."""
-    refitted = [member.name for member in members if "valid" in member.manifest.on]
-    if 0 < len(refitted) < len(members):
-        shown.note(f"fitted on valid rows too, which the others have not seen: {', '.join(refitted)}")
-
-
-def _say(task: Task, protocol: str, sequential: Sequence[str], known: Sequence[str], shown: Progress) -> None:
+def _say(task: Task, protocol: str, members: Sequence[Member], shown: Progress) -> None:
     without = task.train.num_users - len(task.users)
     masked = " and ".join(task.masked_splits) or "nothing"
     left_out = counted(without, "without one is not counted", "without one are not counted")
@@ -252,11 +242,14 @@ def _say(task: Task, protocol: str, sequential: Sequence[str], known: Sequence[s
             f"{counted(task.num_newcomers, 'user')} without train rows: "
             "the last row is the target, the others are their history"
         )
-    history = " and ".join(known)
-    if sequential:
+    history = " and ".join(_history(members))
+    if sequential := [member.name for member in members if _sequential(member)]:
         read = f"{' and '.join(_sequence_history(task))} for {', '.join(sequential)}"
         history = f"{read}, {history} for all others"
     shown.note(f"{protocol} ranking, masked: {masked}; history: {history}")
+    refitted = [member.name for member in members if "valid" in member.manifest.on]
+    if 0 < len(refitted) < len(members):
+        shown.note(f"fitted on valid rows too, which the others have not seen: {', '.join(refitted)}")
 
 
 def _run(
@@ -374,12 +367,7 @@ def _evaluated(
 
 
 def _header(
-    data: Data,
-    task: Task,
-    protocol: str,
-    negatives: int,
-    sequential: Sequence[str],
-    history: list[str],
+    data: Data, task: Task, protocol: str, negatives: int, members: Sequence[Member]
 ) -> dict[str, Any]:
     """The part of `metrics.json` that does not depend on the models."""
     return {
@@ -390,8 +378,8 @@ def _header(
         "negatives": negatives if protocol == "sampled" else None,
         "k": list(task.ks),
         "masked": list(task.masked_splits),
-        "history": history,
-        **({"sequence_history": _sequence_history(task)} if sequential else {}),
+        "history": _history(members),
+        **({"sequence_history": _sequence_history(task)} if any(map(_sequential, members)) else {}),
         "num_items": task.num_items,
         "users": {
             "evaluated": len(task.users),

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from recdistill.artifacts import read_manifest
-from recdistill.files import read_json_lines
+from recdistill.reporting.runs import read_history
 from recdistill.steps.search import FOLDER
 
 Json = dict[str, Any]
@@ -17,12 +17,7 @@ def describe_run(name: str, split_seed: int, path: Path) -> Json:
     """A run as a row of ``runs.parquet``; its seconds have those of a search before it."""
     manifest = read_manifest(path)
     summary = manifest.summary
-    epochs = [
-        epoch
-        for history in (path / FOLDER / "history.jsonl", path / "history.jsonl")
-        if history.exists()
-        for epoch in read_json_lines(history)
-    ]
+    epochs = [*read_history(path / FOLDER), *read_history(path)]
     return {
         "name": name,
         "split_seed": split_seed,
@@ -33,8 +28,8 @@ def describe_run(name: str, split_seed: int, path: Path) -> Json:
         "best_epoch": summary["best_epoch"],
         "best_metric": summary["best_metric"],
         "seconds_per_epoch": summary["seconds_per_epoch"],
-        "seconds": sum(epoch["seconds"] for epoch in epochs),
-        "validation_seconds": sum(epoch["validation_seconds"] for epoch in epochs),
+        "seconds": sum(epoch.seconds or 0.0 for epoch in epochs),
+        "validation_seconds": sum(epoch.validation_seconds or 0.0 for epoch in epochs),
         "parameters": summary["parameters"],
         "bytes": summary["bytes"],
     }

@@ -111,9 +111,7 @@ def train(
     if resume and run.checkpoint is not None and run.checkpoint.exists():
         run.restore()
     elif run.checkpoint is not None:
-        run.checkpoint.write_history(
-            []
-        )  # a run that was killed before its first checkpoint may have begun one
+        run.checkpoint.write_history([])  # one killed before its first checkpoint may have left some
     return run.finish()
 
 
