@@ -134,6 +134,13 @@ def test_teachers_of_different_splits_are_not_put_together(line: Path, tmp_path:
 
 
 def test_nothing_chooses_by_valid_rows_that_the_teacher_knows(line: Path, tmp_path: Path) -> None:
+    inherits = {"name": "searched", "search": SEARCH, "model": {"dim": 4}}
+    with pytest.raises(
+        OptionError, match=r"method searched: search\.init is inherit, .* set init = \"scratch\""
+    ):
+        rd.compare(
+            comparison(line, method=[inherits], teacher={"model": "sasrec", "live": True}), tmp_path / "c"
+        )
     with pytest.raises(OptionError, match="fitted on valid rows too, by which a search chooses"):
         rd.search(line / "data", line / "reader", tmp_path / "s", model={"dim": 4}, training=FAST)
     tree = {
@@ -144,11 +151,25 @@ def test_nothing_chooses_by_valid_rows_that_the_teacher_knows(line: Path, tmp_pa
         "tune": {"trials": 1},
         "space": {"rce-kd.weight": [1.0, 2.0]},
     }
+    inherits = {"name": "searched", "search": SEARCH, "model": {"dim": 4}}
+    with pytest.raises(
+        OptionError, match=r"method searched: search\.init is inherit, .* set init = \"scratch\""
+    ):
+        rd.compare(
+            comparison(line, method=[inherits], teacher={"model": "sasrec", "live": True}), tmp_path / "c"
+        )
     with pytest.raises(OptionError, match="fitted on valid rows too, by which tuning chooses"):
         rd.tune(tree, tmp_path / "t")
     run = {key: tree[key] for key in ("teacher", "student", "distill")} | {
         "data": {"source": str(line / "log.csv")}
     }
+    inherits = {"name": "searched", "search": SEARCH, "model": {"dim": 4}}
+    with pytest.raises(
+        OptionError, match=r"method searched: search\.init is inherit, .* set init = \"scratch\""
+    ):
+        rd.compare(
+            comparison(line, method=[inherits], teacher={"model": "sasrec", "live": True}), tmp_path / "c"
+        )
     with pytest.raises(OptionError, match="fitted on valid rows too, by which a run chooses"):
         rd.run(run, tmp_path / "r")
     with pytest.raises(OptionError, match="by which bidirectional training chooses"):
@@ -207,18 +228,20 @@ def test_a_comparison_refits_what_it_selected(line: Path, tmp_path: Path) -> Non
 
 
 def test_the_refit_of_a_search_has_its_architecture(line: Path, tmp_path: Path) -> None:
-    method = {"search": SEARCH, "model": {"dim": 4}, "training": FAST}
+    search = SEARCH | {"init": "scratch"}
+    method = {"search": search, "model": {"dim": 4}, "training": FAST}
     tree = comparison(
         line,
         teacher={"model": "sasrec", "dim": 8, "heads": 1, "training": FAST, "live": True},
         student={"model": "sasrec", "dim": 4, "heads": 1, "training": FAST},
         method=[
             {"name": "searched", **method},
-            {"name": "own", **method, "search": SEARCH | {"variant": "no-distillation"}},
+            {"name": "own", **method, "search": search | {"variant": "no-distillation"}},
+            {"name": "drawn", **method, "search": {"variant": "random"}},
         ],
     )
     rd.compare(tree, tmp_path / "c")
-    for name, learned in (("searched", ["adarec"]), ("own", [])):
+    for name, learned in (("searched", ["adarec"]), ("own", []), ("drawn", ["adarec"])):
         before, after = (
             read_manifest(tmp_path / "c" / "split-0" / f"{name}-seed-0{suffix}") for suffix in ("", "-refit")
         )
@@ -237,6 +260,13 @@ def test_a_comparison_refuses_teachers_that_it_cannot_refit(line: Path, tmp_path
     with pytest.raises(OptionError, match=r"evaluate\.split is valid, and refit trains on the valid rows"):
         rd.compare(comparison(line, evaluate={"split": "valid"}), tmp_path / "c")
     seen = {"knowledge": str(line / "knowledge-teacher")}
+    inherits = {"name": "searched", "search": SEARCH, "model": {"dim": 4}}
+    with pytest.raises(
+        OptionError, match=r"method searched: search\.init is inherit, .* set init = \"scratch\""
+    ):
+        rd.compare(
+            comparison(line, method=[inherits], teacher={"model": "sasrec", "live": True}), tmp_path / "c"
+        )
     with pytest.raises(OptionError, match="fitted on valid rows too, by which a comparison chooses"):
         rd.compare(comparison(line, teacher=seen, refit=False), tmp_path / "c")
 

@@ -175,6 +175,12 @@ def plan(tree: Mapping[str, Any]) -> Plan:
             )
     ensembles = ensembles_of(tree, {teacher.name: teacher.origin for teacher in teachers})
     rows = _rows(tree, teachers, ensembles, tables["alone"].get("training", {}))
+    if inherited := [row.name for row in rows if refit and _inherits(row.search)]:
+        raise OptionError(
+            f"method {inherited[0]}: search.init is inherit, and a refit begins without the search's weights:"
+            " the epochs that were best after them are too few",
+            'set init = "scratch" in [method.search]',
+        )
     return Plan(
         out, seeds, split_seeds, refit, _metrics(metrics, next(iter(evaluations.values()))), tables["data"],
         tables["extract"], tables["report"], teachers, ensembles, rows, evaluations,
@@ -308,6 +314,12 @@ def _searched(table: Table, name: str) -> Table:
     if "base_weight" in table or "from" in table:
         raise OptionError(f"method {name}: a search takes neither base_weight nor from", "leave them out")
     return search
+
+
+def _inherits(search: Table) -> bool:
+    """Whether a row's student starts with the weights of its search."""
+    init = search.get("init", SearchOptions().init)
+    return bool(search) and search["variant"] != "random" and init == "inherit"
 
 
 def _sources(
