@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 import recdistill as rd
 from line_cases import Notes, log_of_tastes
@@ -272,6 +273,39 @@ def test_recommend_for_a_file_of_users(line: Path, tmp_path: Path) -> None:
         line / "teacher", tmp_path / "cold", k=3, users=tmp_path / "users.txt", cold="popular"
     )
     assert pl.read_parquet(path).height == 6
+
+
+def test_recommend_for_a_file_of_histories(line: Path, tmp_path: Path) -> None:
+    model = rd.load(line / "teacher")
+    rows = [("new", "i4", 2), ("newer", "i9", 1), ("new", "i7", 1), ("u1", "i5", 1), ("newer", "never", 2)]
+    told = {"new": ["i7", "i4"], "newer": ["i9", "never"], "u1": ["i5"]}
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
+    table.write_csv(tmp_path / "histories.csv")
+    path = rd.recommend(line / "teacher", tmp_path / "out", k=3, history=tmp_path / "histories.csv")
+    found = pl.read_parquet(path)
+    for user, items in told.items():
+        alone = model.recommend(history={user: items}, k=3)
+        assert_frame_equal(found.filter(pl.col("user_id") == user), alone)
+    assert found["user_id"].unique().sort().to_list() == ["new", "newer", "u1"]
+    by_table = model.recommend(["newer", "u2"], k=3, history=table)
+    assert by_table["user_id"].to_list() == ["newer"] * 3 + ["u2"] * 3
+    assert by_table[3:].equals(model.recommend(["u2"], k=3))
+    assert "history" in read_manifest(tmp_path / "out").inputs
+
+
+@pytest.mark.parametrize(
+    ("history", "message"),
+    [
+        ([1, 2], "expected a mapping of users to their items, or a table, found list"),
+        ({"new": None}, "expected a list of items for user 'new', found None"),
+        ({"new": "1234"}, "expected a list of items for user 'new', found '1234'"),
+        (pl.DataFrame({"user_id": ["new"]}), "no column item_id; columns present: user_id"),
+    ],
+    ids=["list", "none", "text", "table"],
+)
+def test_histories_that_are_none(line: Path, history: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        rd.load(line / "teacher").recommend(history=history)
 
 
 def test_folding_in_a_users_own_history_gives_much_of_his_list(line: Path) -> None:

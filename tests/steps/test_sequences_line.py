@@ -270,6 +270,30 @@ def test_given_sessions(tmp_path: Path) -> None:
     assert check_hits(model, data) == pytest.approx(found["models"]["model"]["metrics"]["hit@5"]["mean"])
 
 
+def test_sessions_without_train_rows_are_cold(tmp_path: Path) -> None:
+    """Test sessions are in the vocabulary, and of no model known: nothing is made up for them."""
+    rd.prepare(sessions(), tmp_path / "data")
+    for name in (MODEL["name"], "bpr"):
+        model = rd.train(tmp_path / "data", name, tmp_path / name, training={**FAST, "epochs": 1})
+        with pytest.raises(
+            DataError, match=r"2 of 3 users have no train rows, so that the model knows nothing of them"
+        ):
+            model.recommend([3, 50, 55])
+        assert model.recommend(k=2)["user_id"].n_unique() == 45
+        popular = model.recommend([50, 3], k=2, cold="popular")
+        assert (
+            popular[:2]["item_id"].to_list()
+            == model.recommend([999], k=2, cold="popular")["item_id"].to_list()
+        )
+        assert popular[2:].equals(model.recommend([3], k=2))
+        notes = Notes()
+        path = rd.recommend(model, tmp_path / f"{name}-lists", k=2, progress=notes)
+        assert pl.read_parquet(path)["user_id"].n_unique() == 45
+        assert any("15 users without train rows left out: --cold popular" in text for text in notes.notes)
+        everyone = rd.recommend(model, tmp_path / f"{name}-all", k=2, cold="popular")
+        assert pl.read_parquet(everyone)["user_id"].n_unique() == 60
+
+
 def check_hits(model: Recommender, data: Data) -> float:
     """HR@5 session by session, from external ids."""
     hits: list[bool] = []

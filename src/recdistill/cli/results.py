@@ -48,16 +48,23 @@ def recommend(
     model: Annotated[Path, Argument(metavar="MODEL", help="A model directory.")],
     k: Annotated[int, Option(help="Items a user.")] = 10,
     users: Annotated[
-        Path | None, Option(help="A file of user ids (default: all users).", show_default=False)
+        Path | None,
+        Option(help="A file of user ids (default: all users with train rows).", show_default=False),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        Option(help="A file of interactions of new users, their histories.", show_default=False),
     ] = None,
     exclude_seen: Annotated[bool, Option(help="Leave out what a user has in train.")] = True,
-    cold: Annotated[str, Option(help="For unknown users: error, or popular.")] = "error",
+    cold: Annotated[str, Option(help="For users of whom nothing is known: error, or popular.")] = "error",
 ) -> None:
     """Write top lists with scores and external ids."""
     from recdistill.artifacts import read_manifest
     from recdistill.steps.recommend import recommend as run_recommend
 
-    options: dict[str, Any] = {"k": k, "users": users, "exclude_seen": exclude_seen, "cold": cold}
+    options: dict[str, Any] = {
+        "k": k, "users": users, "history": history, "exclude_seen": exclude_seen, "cold": cold
+    }  # fmt: skip
     options |= call.sorted_sets({"recommend": run_recommend})["recommend"]
     path = run_recommend(model, call.out, **options, **call.options("device"))
     summary = read_manifest(call.out).summary

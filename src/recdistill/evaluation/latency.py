@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recdistill.models.base import Recommender, State
+from recdistill.models.recommend import served
 
 BATCHES = (1, 256)
 _K = 10
@@ -30,7 +31,7 @@ class Latency(TypedDict):
             seen items left out.
         scoring, scoring_p99: of scoring all items for the same users, nothing kept; median and 99th percentile.
         lists, lists_p99: of the rest (looking up ids, masking, selecting, building the table): request by request
-            the whole minus the scoring, at least 0.
+            the whole minus the scoring and the encoding, at least 0.
         encoding, encoding_p99: of turning the same users' histories into vectors (sequence models alone); scoring
             then starts from these vectors, and lists are what neither takes.
         repeats: requests timed, after warm-up.
@@ -56,17 +57,18 @@ def measure(model: Recommender, seconds: float = 1.0, batches: Sequence[int] = B
     Args:
         model: with vocabularies attached; put into eval mode.
         seconds: what all of it may take, about; slow models are still timed 5 times a batch size.
-        batches: users a request; users repeat where the model knows fewer.
+        batches: users a request, of those with train rows; they repeat where there are fewer.
     """
     model.eval()
     users, _ = model.vocabularies()
+    known = users.index(served(model, "error"))
     encoder = _Encoder(model) if model.sequential and model.train_pairs is not None else None
     with torch.no_grad():
         state = None if encoder is not None else model.state(None)
     generator = torch.Generator().manual_seed(0)
     found: list[Latency] = []
     for batch in batches:
-        picks = torch.randint(len(users), (_REQUESTS, batch), generator=generator)
+        picks = known[torch.randint(len(known), (_REQUESTS, batch), generator=generator)]
         requests = [users.ids(pick) for pick in picks]
         calls: list[Callable[[int], object]] = [lambda turn, asked=requests: model.recommend(asked[turn], _K)]
         if encoder is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
 
 import polars as pl
 import torch
@@ -15,12 +16,14 @@ from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import DataError, OptionError
-from recdistill.models.base import Recommender, ScoreVectors, State
+from recdistill.models.base import Recommender, ScoreVectors
 from recdistill.models.history import as_interactions
 from recdistill.models.ranking import top_items
 
 _FOLDED_BYTES = 16 << 20
 """Upper bound of a block of float32 matrices (n, dim, dim) when new users are folded in; up to four exist at once."""
+
+_COLD = "set cold to popular (--cold popular) for the most popular items, or give their histories (--history FILE)"
 
 
 @validated
@@ -37,88 +40,189 @@ def recommend(
     """The top ``k`` items of users, best first.
 
     A user who was not in training is folded in from ``history``: by the model itself where it scores histories,
-    else with the item vectors fixed as the ridge solution of :func:`fold_in`. Without a history ``cold`` decides.
+    else with the item vectors fixed as the ridge solution of :func:`fold_in`. For a user of whom nothing is known,
+    neither train rows nor a history, ``cold`` decides.
 
     Args:
         model: trained or loaded, with its vocabularies.
-        users: external user ids; all users by default, or those of ``history`` where it is given.
+        users: external user ids; by default those of ``history`` where it is given, else all users with train rows
+            (with ``cold="popular"`` those without too).
         k: items a user; a user with fewer unseen items gets fewer rows.
         exclude_seen: leave out the train items (and the history) of each user.
         candidates: the only items to recommend, external ids; the whole catalogue by default.
-        history: external item ids by external user id, the newest last, for users unknown to the model (it also
-            replaces what is known of a known user); items unknown to the model are ignored.
-        cold: an unknown user without a history, or with one of unknown items alone: ``error``, or the ``popular``
+        history: external item ids by external user id, the newest last, or a table of ``user_id`` and ``item_id`` in
+            that order, for users unknown to the model (it also replaces what is known of a known user); items
+            unknown to the model are ignored.
+        cold: a user of whom nothing is known, or a history of unknown items alone: ``error``, or the ``popular``
             items.
 
     Returns:
         Columns ``user_id``, ``item_id``, ``rank`` (from 1), ``score``, in the order of ``users``.
 
     Raises:
-        DataError: an unknown user and no history; an unknown candidate.
+        DataError: a user of whom nothing is known, a history of something else, or an unknown candidate.
     """
     if k < 1:
         raise OptionError(f"recommend.k: expected an integer >= 1, found {k!r}")
     user_ids, item_ids = model.vocabularies()
     k = min(k, len(item_ids))
-    given: Mapping[Any, Sequence[Any]] = history or {}
-    if users is None:
-        asked = pl.Series(list(given)) if given else user_ids.ids()
-    else:
+    given = None if history is None else Histories.of(history, item_ids)
+    if users is not None:
         asked = users if isinstance(users, pl.Series) else pl.Series(list(users))
+    else:
+        asked = served(model, cold) if given is None else given.order
     allowed = None if candidates is None else _candidates(item_ids, candidates)
     index = user_ids.index(asked)
-    fresh = torch.tensor([user in given for user in asked.to_list()] if given else [], dtype=torch.bool)
-    fresh = fresh if given else torch.zeros(len(index), dtype=torch.bool)
-    histories = None
-    if bool(fresh.any()):
-        asked_fresh = asked.filter(pl.Series(fresh.numpy()))
-        histories = _histories(item_ids, [given[user] for user in asked_fresh.to_list()])
-        empty = histories.event_indptr.diff() == 0
-        if cold == "error" and bool(empty.any()):
-            first = asked_fresh[int(torch.nonzero(empty)[0])]
-            raise DataError(
-                f"{int(empty.sum())} of {len(empty)} histories hold no item that the model knows, the first is that"
-                f" of {first!r}",
-                "give items that were in the training data, or cold='popular' for the most popular items",
-            )
-    unknown = (index < 0) & ~fresh
-    if cold == "error" and bool(unknown.any()):
-        first = asked[int(torch.nonzero(unknown)[0])]
-        raise DataError(
-            f"{int(unknown.sum())} of {len(index)} users are unknown to the model, the first is {first!r}",
-            "set cold to popular (--cold popular) for the most popular items, or from Python give their history",
-        )
+    own = torch.full_like(index, -1) if given is None else given.users.index(asked)
+    fresh = own >= 0
+    known = (index >= 0) & ~fresh
+    if model.train_pairs is not None:
+        known &= model.train_pairs.indptr.diff()[index.clamp(min=0)] > 0
+    unknown = ~known & ~fresh
+    empty = fresh.clone()
+    if given is not None:
+        empty &= given.events.indptr.diff()[own.clamp(min=0)] == 0
+    if cold == "error":
+        _forbid_cold(asked, empty, unknown & (index >= 0), unknown)
     ids = torch.full((len(index), k), -1, dtype=torch.int64)
     scores = torch.full((len(index), k), -torch.inf)
-    known = (index >= 0) & ~fresh
     seen = [model.train_pairs] if exclude_seen and model.train_pairs is not None else []
     with torch.no_grad():
         model.eval()
         if bool(known.any()) and model.sequential and model.train_pairs is not None:
             # the histories of those asked for alone, not of all users
-            rows = model.train_pairs.rows(index[known])
-            own = model.fold_in(model.train_pairs.event_rows(index[known]))
-            assert own is not None
-            hidden = [as_interactions(rows, len(item_ids))] if exclude_seen else []
-            ids[known], scores[known] = _top_folded(own, k, hidden, allowed)
+            ids[known], scores[known] = _read(
+                model, model.train_pairs, index[known], k, exclude_seen, allowed
+            )
         elif bool(known.any()):
             ids[known], scores[known] = top_items(model.frozen(), index[known], k, seen, allowed)
-        if histories is not None:
-            rows = ops.Rows(histories.indptr, histories.items)
-            events = ops.Rows(histories.event_indptr, histories.event_items)
-            own = model.fold_in(events if model.sequential else rows)
-            if own is not None:
-                hidden = [as_interactions(rows, own.num_items)] if exclude_seen else []
-                ids[fresh], scores[fresh] = _top_folded(own, k, hidden, allowed)
-            else:
-                ids[fresh], scores[fresh] = _recommend_folded(
-                    model.frozen().score_vectors(), rows, k, exclude_seen, allowed, model.model_name()
-                )
-        if histories is not None:
-            unknown = unknown.masked_scatter(fresh, histories.event_indptr.diff() == 0)
-        if bool(unknown.any()):
-            ids[unknown], scores[unknown] = _popular(model, k, int(unknown.sum()), allowed)
+        if given is not None and bool(fresh.any()):
+            ids[fresh], scores[fresh] = _read(model, given.events, own[fresh], k, exclude_seen, allowed)
+        if bool((unknown | empty).any()):
+            cold_ones = unknown | empty
+            ids[cold_ones], scores[cold_ones] = _popular(model, k, int(cold_ones.sum()), allowed)
     return _table(asked, item_ids, ids, scores)
+
+
+def served(model: Recommender, cold: str) -> pl.Series:
+    """External ids of the users that a model recommends for unasked: all with train rows, or all where ``cold`` users
+    get the popular items."""
+    users = model.vocabularies()[0].ids()
+    if cold == "popular" or model.train_pairs is None:
+        return users
+    return users.filter(pl.Series((model.train_pairs.indptr.diff() > 0).numpy()))
+
+
+@dataclass(frozen=True)
+class Histories:
+    """What users took, in order, over the items that a model knows.
+
+    Attributes:
+        order: external ids of the users, distinct, as they were given.
+        users: the same, indexed.
+        events: of ``users``, over the model's items; items unknown to it are left out.
+    """
+
+    order: pl.Series
+    users: Vocabulary
+    events: Interactions
+
+    @classmethod
+    def of(cls, history: Any, items: Vocabulary) -> Histories:
+        """The histories of a mapping of users to items, or of a table of ``user_id`` and ``item_id``; newest last.
+
+        Raises:
+            DataError: it is something else, or a user's items are no sequence.
+        """
+        if isinstance(history, Histories):
+            return history
+        if isinstance(history, pl.DataFrame):
+            if missing := [name for name in ("user_id", "item_id") if name not in history.columns]:
+                raise DataError(
+                    f"history: no column {' and no column '.join(missing)}; columns present:"
+                    f" {', '.join(history.columns)}",
+                    "expected a table of user_id and item_id, a user's newest item last",
+                )
+            owners, taken = history["user_id"], history["item_id"]
+            order = owners.unique(maintain_order=True)
+        elif isinstance(history, Mapping):
+            given = cast(Mapping[Any, Any], history)
+            for user, own in given.items():
+                if isinstance(own, str | bytes) or not hasattr(own, "__len__"):
+                    raise DataError(
+                        f"history: expected a list of items for user {user!r}, found {own!r}",
+                        'give {"user": ["item", "newer item"]}',
+                    )
+            order = pl.Series(list(given))
+            lengths = [len(own) for own in given.values()]
+            owners = order.gather(torch.repeat_interleave(torch.tensor(lengths, dtype=torch.int64)).numpy())
+            taken = pl.Series([item for own in given.values() for item in own])
+        else:
+            raise DataError(
+                f"history: expected a mapping of users to their items, or a table, found {type(history).__name__}",
+                'give {"user": ["item", "newer item"]}',
+            )
+        users = Vocabulary.from_ids(order) if len(order) else Vocabulary(order)
+        owner = users.index(owners)
+        index = items.index(taken) if len(taken) else torch.empty(0, dtype=torch.int64)
+        kept = index >= 0
+        events = Interactions.from_events(
+            owner[kept], index[kept], len(users), len(items), positions=torch.arange(len(index))[kept]
+        )
+        return cls(order, users, events)
+
+
+def _forbid_cold(asked: pl.Series, empty: Tensor, rowless: Tensor, unknown: Tensor) -> None:
+    """Refuse users of whom nothing is known.
+
+    Args:
+        asked: external ids.
+        empty: whose histories hold no known item.
+        rowless: without a history, in the vocabulary, but without train rows.
+        unknown: ``rowless``, and those that the model has never met.
+
+    Raises:
+        DataError: there are some.
+    """
+    for mask, what, hint in (
+        (
+            empty,
+            "histories hold no item that the model knows, the first is that of",
+            "give items that were in the training data, or set cold to popular (--cold popular) for the most"
+            " popular items",
+        ),
+        (unknown & ~rowless, "users are unknown to the model, the first is", _COLD),
+        (rowless, "users have no train rows, so that the model knows nothing of them, the first is", _COLD),
+    ):
+        if bool(mask.any()):
+            first = asked[int(torch.nonzero(mask)[0])]
+            raise DataError(f"{int(mask.sum())} of {len(asked)} {what} {first!r}", hint)
+
+
+def _read(
+    model: Recommender,
+    histories: Interactions,
+    rows: Tensor,
+    k: int,
+    exclude_seen: bool,
+    allowed: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The top items of users by their histories: of a model that scores histories, else folded in.
+
+    Args:
+        model: whose vectors.
+        histories: over its items.
+        rows: of ``histories``, which users.
+        k, exclude_seen, allowed: as :func:`recommend`.
+    """
+    own = histories.rows(rows)
+    state = model.fold_in(histories.event_rows(rows) if model.sequential else own)
+    if state is not None:
+        hidden = [as_interactions(own, state.num_items)] if exclude_seen else []
+        return top_items(state, torch.arange(state.num_users), k, hidden, allowed)
+    return _recommend_folded(
+        model.frozen().score_vectors(), own, k, exclude_seen, allowed, model.model_name()
+    )
 
 
 def _candidates(items: Vocabulary, candidates: Any) -> Tensor:
@@ -131,25 +235,6 @@ def _candidates(items: Vocabulary, candidates: Any) -> Tensor:
     if len(index) == 0:
         raise OptionError("candidates is empty", "leave it out to rank the whole catalogue")
     return index.unique()
-
-
-def _histories(items: Vocabulary, histories: list[Sequence[Any]]) -> Interactions:
-    """The known items of each history, in order."""
-    lengths = torch.tensor([len(history) for history in histories])
-    flat = pl.Series([item for history in histories for item in history])
-    index = items.index(flat) if len(flat) else torch.empty(0, dtype=torch.int64)
-    owner = torch.repeat_interleave(torch.arange(len(histories)), lengths)
-    keep = index >= 0
-    return Interactions.from_events(
-        owner[keep], index[keep], len(histories), len(items), positions=torch.arange(len(index))[keep]
-    )
-
-
-def _top_folded(
-    state: State, k: int, hidden: Sequence[Interactions], allowed: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The top items of all users of a state that a model made from histories."""
-    return top_items(state, torch.arange(state.num_users), k, hidden, allowed)
 
 
 def fold_in(

@@ -170,7 +170,9 @@ def latency_table(evaluation: Evaluation) -> Grid | None:
     notes = Notes()
     members = [member for entry in evaluation.entries for member in entry.members]
     threads = {one.threads for member in members for one in member.latencies if one.threads}
-    remarks = ["Medians, and the 99th percentile under them; lists are the whole request minus the scoring."]
+    remarks = [
+        "Medians, and the 99th percentile under them; lists are the whole request minus scoring and encoding."
+    ]
     if threads:
         remarks.append(f"Threads: {' or '.join(str(one) for one in sorted(threads))}.")
     encoders = any(one.encoding is not None for member in members for one in member.latencies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,11 @@ import pyarrow.parquet as pq
 
 from recdistill import artifacts
 from recdistill.artifacts import hash_files, read_manifest
+from recdistill.data.columns import Columns
+from recdistill.data.readers import find_files, read_files
 from recdistill.errors import DataError, OptionError
 from recdistill.models.base import Recommender
+from recdistill.models.recommend import Histories, served
 from recdistill.models.recommend import recommend as recommend_users
 from recdistill.progress import Progress, Silent
 from recdistill.steps.load import load
@@ -27,6 +31,7 @@ def recommend(
     *,
     k: int = 10,
     users: Path | str | None = None,
+    history: Path | str | None = None,
     exclude_seen: bool = True,
     cold: Literal["error", "popular"] = "error",
     force: bool = False,
@@ -39,9 +44,13 @@ def recommend(
         model: a model directory, or a model loaded from one.
         out: the directory to write.
         k: items a user, at least 1.
-        users: a Parquet, CSV or text file whose first column (or ``user_id``) are the users; all users without it.
+        users: a Parquet, CSV or text file whose first column (or ``user_id``) are the users; without it those of
+            ``history``, or all users with train rows (with ``cold="popular"`` those without too).
+        history: a file of interactions, as :func:`recdistill.prepare` reads it, of users that the model has not met
+            (it also replaces what is known of a known user), in the order of their times or positions, else of the
+            file's rows.
         exclude_seen: leave out what a user has in train.
-        cold: for a user unknown to the model: ``error``, or the ``popular`` items.
+        cold: for a user of whom neither train rows nor a history are known: ``error``, or the ``popular`` items.
         force: replace another result in ``out``.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: where stages are shown.
@@ -67,33 +76,40 @@ def recommend(
     if users is not None:
         asked = read_users(Path(users))
         inputs["users"] = hash_files([users])
+    table: pl.DataFrame | None = None
+    if history is not None:
+        table = read_history(Path(history), shown)
+        inputs["history"] = hash_files([history])
     with artifacts.step(out, kind="recommendations", options=options, inputs=inputs, force=force) as job:
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             loaded = load(path, device=str(pick_device(device)))
-            everyone = loaded.vocabularies()[0].ids() if asked is None else asked
+            told = None if table is None else Histories.of(table, loaded.vocabularies()[1])
+            everyone = asked
+            if everyone is None:
+                everyone = served(loaded, cold) if told is None else told.order
+                left = 0 if told is not None else len(loaded.vocabularies()[0]) - len(everyone)
+                if left:
+                    shown.note(
+                        f"{counted(left, 'user')} without train rows left out: --cold popular gives popular items,"
+                        " --history FILE their histories"
+                    )
             shown.note(f"recommending {counted(k, 'item')} for {counted(len(everyone), 'user')}")
-            rows = _write(loaded, everyone, job.work / TABLE, k, exclude_seen, cold, shown)
+            rows = _write(loaded, everyone, job.work / TABLE, {**options, "history": told}, shown)
             job.summary.update({"users": len(everyone), "rows": rows})
     return Path(out) / TABLE
 
 
 def _write(
-    model: Recommender,
-    users: pl.Series,
-    target: Path,
-    k: int,
-    exclude_seen: bool,
-    cold: Literal["error", "popular"],
-    shown: Progress,
+    model: Recommender, users: pl.Series, target: Path, options: Mapping[str, Any], shown: Progress
 ) -> int:
     rows, writer = 0, None
     try:
         with shown.stage("recommend", len(users), "users") as stage:
             for start in range(0, len(users), _USERS_AT_ONCE):
                 block = users.slice(start, _USERS_AT_ONCE)
-                table = recommend_users(model, block, k, exclude_seen=exclude_seen, cold=cold).to_arrow()
+                table = recommend_users(model, block, **options).to_arrow()
                 writer = writer or pq.ParquetWriter(target, table.schema, compression="zstd")
                 writer.write_table(table)
                 rows += table.num_rows
@@ -132,3 +148,14 @@ def read_users(path: Path) -> pl.Series:
             f"{counted(column.null_count(), 'user')} in {path} without an id", "remove the empty rows"
         )
     return column
+
+
+def read_history(path: Path, shown: Progress) -> pl.DataFrame:
+    """``user_id`` and ``item_id`` of a file of interactions, each user's newest item last.
+
+    Raises:
+        DataError: no file, or one that holds no interactions.
+    """
+    table, _ = read_files(find_files(path), Columns(), False, shown.note)
+    order = next((name for name in ("position", "time") if name in table.columns), None)
+    return table if order is None else table.sort(order, maintain_order=True)
