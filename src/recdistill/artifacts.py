@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ def step(
     Yields:
         The job. Where ``job.reused``, the block writes nothing and reads ``job.out``; else it writes to
         ``job.work``, which is renamed to ``out`` at the end of the block. When the block fails, ``job.work``
-        stays, for ``resume``.
+        stays, for ``resume``, if anything is written there.
 
     Raises:
         ArtifactError: ``out`` holds something else, another process is writing it, or no space is left.
@@ -140,8 +141,8 @@ def step(
                 raise
             raise full from error
         finally:
-            if job.work.is_dir() and not any(job.work.iterdir()):
-                job.work.rmdir()
+            if job.work.is_dir() and not any(p.is_file() and p.stat().st_size for p in job.work.rglob("*")):
+                shutil.rmtree(job.work, ignore_errors=True)  # nothing to go on from
 
 
 def _open(job: Job, place: Path, call: Mapping[str, Any], force: bool, resume: bool) -> bool:

@@ -206,6 +206,7 @@ def test_a_budget_that_nothing_meets_is_refused_with_the_nearest(root: Path, tmp
         OptionError, match=r"no architecture of this space meets megabytes 1e-06; the nearest, '"
     ):
         found_in(root, tmp_path / "x", options={**SEARCH, "max_megabytes": 1e-6})
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
 def test_a_cell_of_none_is_not_what_is_built(

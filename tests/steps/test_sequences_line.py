@@ -220,6 +220,7 @@ def test_data_without_an_order_is_refused(tmp_path: Path) -> None:
     rd.prepare(walks().drop("position"), tmp_path / "data")
     with pytest.raises(DataError, match="neither a time nor a position") as error:
         rd.train(tmp_path / "data", MODEL, tmp_path / "model", training=FAST)
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
     assert error.value.hint is not None
     assert "--time-column" in error.value.hint
 

@@ -36,7 +36,11 @@ def space(names: str | Sequence[str], causal: bool = True) -> tuple[str, ...]:
     if unknown:
         raise OptionError(f"no operation is called '{unknown[0]}'", f"known: {', '.join(OPERATIONS)}")
     if not set(found) - {"none"}:
-        raise OptionError("the search space holds no operation", f"known: {', '.join(OPERATIONS)}")
+        others = ", ".join(name for name in OPERATIONS if name != "none")
+        raise OptionError(
+            f"the search space holds no operation, found [{', '.join(found)}]",
+            f"name one or more of {others}",
+        )
     ahead = [name for name in found if not OPERATIONS[name].causal]
     if causal and ahead:
         raise OptionError(

@@ -17,8 +17,16 @@ from recdistill.searching.latency import Setting, encoder_latency, latency_meter
 from recdistill.searching.options import SearchOptions
 from recdistill.searching.relaxation import gumbel
 from recdistill.searching.supernet import Supernet
+from recdistill.wording import counted
 
 _TRIES = 5
+_DECIDED = 1.5
+"""How many times an even share the largest ones are, on average, of a search that has decided something."""
+_SAVES = {
+    "megabytes": "model.dim (tables take dim numbers an item)",
+    "latency_ms": "model.dim or model.max_length",
+}
+"""What makes less of what is counted."""
 
 
 def meters_of(options: SearchOptions, net: Supernet, num_items: int, cache: Path) -> list[Meter]:
@@ -75,9 +83,25 @@ def check_budget(options: SearchOptions, net: Supernet, meters: Sequence[Meter])
         takes = ", ".join(f"{name} {value:.3g}" for name, value in found.takes.items())
         raise OptionError(
             f"no architecture of this space meets {wanted}; the nearest, '{found.architecture}' in"
-            f" {found.cells} cells, takes {takes}",
-            "raise the budget, or lower model.dim (tables take dim numbers an item)",
+            f" {counted(found.cells, 'cell')}, takes {takes}",
+            f"raise the budget, or lower {' or '.join(_SAVES[m.name] for m in meters if _missed(m, found))}",
         )
+
+
+def _missed(meter: Meter, found: Found) -> bool:
+    return meter.limit is not None and found.takes[meter.name] > meter.limit
+
+
+def undecided(net: Supernet) -> str | None:
+    """What to say of a trained supernet whose shares are nearly even, so that chance decides; None where they are
+    not."""
+    even, largest = 1 / len(net.operations), float(net.shares()[0].max(dim=1).values.mean())
+    if len(net.operations) == 1 or largest > _DECIDED * even:
+        return None
+    return (
+        f"the search has hardly decided: an edge's largest share is {largest:.1%} on average, and {even:.1%} is even;"
+        " more search.epochs or a larger search.architecture_rate decides"
+    )
 
 
 def _log_cells(logits: Tensor, net: Supernet) -> Tensor:
@@ -180,6 +204,6 @@ def _measured(
     fastest = min(tried, key=lambda one: one.takes["latency_ms"])
     note(
         f"over budget: of {_TRIES} architectures none stays within {options.max_latency_ms} ms; the fastest,"
-        f" '{fastest.architecture}' in {fastest.cells} cells, takes {fastest.takes['latency_ms']:.3g}"
+        f" '{fastest.architecture}' in {counted(fastest.cells, 'cell')}, takes {fastest.takes['latency_ms']:.3g}"
     )
     return fastest

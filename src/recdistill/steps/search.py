@@ -26,7 +26,7 @@ from recdistill.searching.budget import Found, Meter
 from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.costs import count
 from recdistill.searching.options import SearchOptions
-from recdistill.searching.outcome import check_budget, drawn, meters_of, preferred, searched
+from recdistill.searching.outcome import check_budget, drawn, meters_of, preferred, searched, undecided
 from recdistill.searching.supernet import Supernet
 from recdistill.steps.distill import MethodLike, check_validates, lineage_of, make_methods, open_knowledge
 from recdistill.steps.fit import (
@@ -305,6 +305,8 @@ class _Search:
         else:
             facts = self._train(folder, meters, resume)
             found = searched(options, net, meters, self.progress.note)
+            if told := undecided(net):
+                self.progress.note(told)
             if options.init == "inherit":
                 start: dict[str, Tensor] = net.weights_of(found.architecture, found.cells)
                 save_arrays(folder / START, {name: value.cpu().contiguous() for name, value in start.items()})
