@@ -250,6 +250,13 @@ def test_times_as_text(values: list[str], seconds: list[float], tmp_path: Path) 
     assert read(path)[0]["time"].to_list() == seconds
 
 
+def test_positions_as_text(tmp_path: Path) -> None:
+    """Whole numbers may be written with a point, as a column with gaps often is; large ones stay exact."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"user,item,position\n1,2,10.0\n1,3,\n1,4,2.0\n1,5,{2**60 + 1}\n")
+    assert read(path)[0]["position"].to_list() == [10, None, 2, 2**60 + 1]
+
+
 def test_times_as_dates(tmp_path: Path) -> None:
     stamps = pl.Series(["2024-01-02T00:00:00.5"]).str.to_datetime()
     for times in (

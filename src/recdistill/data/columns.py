@@ -264,8 +264,11 @@ def _parse_dates(times: pl.Series, name: str) -> pl.Series:
 
 
 def _integers(positions: pl.Series, name: str) -> pl.Series:
+    values = positions.cast(pl.Float64, strict=False)
     numbers = positions.cast(pl.Int64, strict=False).alias("position")
-    same = positions.cast(pl.Float64, strict=False) == numbers.cast(pl.Float64)
+    if positions.dtype == pl.String:  # 10.0 is how a column with gaps is often written
+        numbers = numbers.fill_null(values.cast(pl.Int64, strict=False))
+    same = values == numbers.cast(pl.Float64)
     if numbers.null_count() > positions.null_count() or not bool(same.fill_null(True).all()):
         raise DataError(
             f"the position column '{name}' has values that are no integers",
