@@ -77,6 +77,34 @@ def test_a_student_above_its_teacher_reaches_more(tree: dict[str, Any]) -> None:
     )
 
 
+def test_a_lead_over_the_teacher_that_is_not_proven_is_called_so(tree: dict[str, Any]) -> None:
+    tree["groups"]["student"]["metrics"]["ndcg@10"] = estimate(0.3132)
+    for test in tree["tests"]:
+        test["p_holm"] = 0.4
+    start = "The student reaches 104 % of the teacher's NDCG@10 "
+    assert plain(story(tree).headline).startswith(
+        start + "(not significantly more: p = 0.400, corrected) with 5 %"
+    )
+    tree["tests"] = []
+    assert plain(story(tree).headline).startswith(start + "(the difference was not tested) with 5 %")
+
+
+def test_the_undistilled_model_of_any_student_is_called_so(tree: dict[str, Any]) -> None:
+    """The best student has none of its options here, the other one has."""
+    searched: dict[str, Any] = dict(tree["models"]["student"])
+    searched["options"] = {**searched["options"], "model": {"name": "bpr", "dim": 7}}
+    tree["models"]["searched"] = searched
+    group = {**tree["groups"]["student"], "members": ["searched"]}
+    group["metrics"] = {**group["metrics"], "ndcg@10": estimate(0.29)}
+    tree["groups"]["searched"] = group
+    evaluation = read_evaluation("evaluation", Path("metrics.json"), tree)
+    roles = cast(evaluation)
+    assert (roles.students[0].name, isinstance(roles.alone, Missing)) == ("searched", True)
+    assert {entry.name: roles.role(entry) for entry in evaluation.entries} == {
+        "teacher": "teacher", "alone": "trained alone", "student": "student", "searched": "student", "popularity": ""
+    }  # fmt: skip
+
+
 def test_an_unproven_gain_is_called_so(tree: dict[str, Any]) -> None:
     for test in tree["tests"]:
         test["p_holm"] = 0.2134

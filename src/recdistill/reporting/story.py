@@ -22,12 +22,14 @@ class Cast:
         students: what is measured by a teacher, best first.
         teacher, alone: those of the best student, or why there is none.
         members: hashes of the models that ensembles were made from.
+        undistilled: names of the models without distillation of all students.
     """
 
     students: tuple[Entry, ...]
     teacher: Entry | Missing
     alone: Entry | Missing
     members: frozenset[str] = frozenset()
+    undistilled: frozenset[str] = frozenset()
 
     @property
     def whose(self) -> str:
@@ -42,7 +44,7 @@ class Cast:
             return "ensemble"
         if entry is self.teacher or self.members & {member.hash for member in entry.members}:
             return "teacher"
-        if entry is self.alone:
+        if entry.name in self.undistilled:
             return "trained alone"
         return "student" if entry in self.students else ""
 
@@ -85,11 +87,13 @@ def cast(
         return Cast((), none, none, members)
     best = students[0]
     teacher = evaluation.entry(best.first.teacher) if best.first.teacher else None
+    alone = [_alone(evaluation, student, named_alone) for student in students]
     return Cast(
         tuple(students),
         Missing("its teacher was not evaluated with it") if teacher is None else teacher,
-        _alone(evaluation, best, named_alone),
+        alone[0],
         members,
+        frozenset(one.name for one in alone if not isinstance(one, Missing)),
     )
 
 
@@ -168,7 +172,18 @@ def _headline(evaluation: Evaluation, roles: Cast, student: Entry) -> str:
     size = _ratio(student.parameters, roles.teacher.parameters)
     small = "" if isinstance(size, Missing) else f" with {numbers.percent(size)} of its parameters"
     rest = f"; with {numbers.metric(mine.mean)} it is{told[1:]}" if told else closed(gap, roles.whose)
-    return f"{who} {verb} {numbers.percent(share)} of the {roles.whose}'s {name}{small}{rest}."
+    more = _no_more(evaluation, roles.teacher, student) if share > 1 else ""
+    return f"{who} {verb} {numbers.percent(share)} of the {roles.whose}'s {name}{more}{small}{rest}."
+
+
+def _no_more(evaluation: Evaluation, teacher: Entry, student: Entry) -> str:
+    """That a student above its teacher is not so significantly; nothing where it is."""
+    test = evaluation.test(student.name, teacher.name, evaluation.primary)
+    if test is None:
+        return " (the difference was not tested)"
+    if test.significant:
+        return ""
+    return f" (not significantly more: {numbers.probability(test.p_holm)}, corrected)"
 
 
 def _against(evaluation: Evaluation, alone: Entry | Missing, student: Entry) -> str:
