@@ -57,6 +57,17 @@ def test_seeds_share_a_chart() -> None:
     assert not any("at epoch" in text for text in texts(chart.svg))
 
 
+def test_data_sets_have_axes_of_their_own() -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    courses = [
+        Course(name, (run(4, {"bpr": 1}, best),), 4, scene=scene)
+        for name, scene, best in (("a", "films", 0.3), ("b", "shops", 0.003), ("c", "films", 0.1))
+    ]
+    films, shops, more = (texts(chart.svg) for chart in curve_charts("curve", courses))
+    assert ("0.3" in films, "0.3" in shops, "0.3" in more) == (True, False, True)
+    assert ("0.003" in films, "0.003" in shops) == (False, True)
+
+
 def test_a_run_without_validation_or_terms_says_so() -> None:
     (chart,) = curve_charts("curve", [Course("student", (run(3, {}, validated=False),), None)])
     assert chart.notes == [

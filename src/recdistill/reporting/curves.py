@@ -35,6 +35,7 @@ class Course:
         last_states: of each teacher of an ensemble that it learned from, the place of the final state, from 0.
         sampled: whether it was validated among sampled candidates.
         shuffled: whether its teachers' states came in random order.
+        scene: its data set, where a page has several.
     """
 
     name: str
@@ -45,24 +46,34 @@ class Course:
     last_states: Mapping[str, int] = field(default_factory=dict[str, int])
     sampled: bool = False
     shuffled: bool = False
+    scene: str = ""
 
 
 def curve_charts(slug: str, courses: Sequence[Course]) -> list[Chart]:
-    """A chart for each model trained for two epochs or more; all share the axis of the validation metric."""
+    """A chart for each model trained for two epochs or more; those of one data set share the axis of the validation
+    metric."""
     shown = [course for course in courses if max((len(run) for run in course.runs), default=0) > 1]
     look = _term_styles(shown)
     metric = _metric(shown)
+    limits = {
+        scene: _limits([c for c in shown if c.scene == scene], metric) for scene in {c.scene for c in shown}
+    }
+    return [
+        _chart(f"{slug}-{place}", course, metric, look, limits[course.scene])
+        for place, course in enumerate(shown, start=1)
+    ]
+
+
+def _limits(courses: Sequence[Course], metric: str) -> tuple[float, float]:
+    """The axis of a metric that holds all epochs of all courses."""
     every = [
         epoch.metric[metric]
-        for course in shown
+        for course in courses
         for run in course.runs
         for epoch in run
         if metric in epoch.metric
     ]
-    limits = (min(0.0, *every), 1.08 * max(every)) if every else (0.0, 1.0)
-    return [
-        _chart(f"{slug}-{place}", course, metric, look, limits) for place, course in enumerate(shown, start=1)
-    ]
+    return (min(0.0, *every), 1.08 * max(every)) if every else (0.0, 1.0)
 
 
 def without_curve(courses: Sequence[Course]) -> list[str]:

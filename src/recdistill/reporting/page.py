@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recdistill.reporting import comparison, facts
 from recdistill.reporting.cells import Grid
@@ -152,7 +152,8 @@ def _main_story(sections: Sequence[Section], courses: Sequence[Course], scenes: 
             return main
         others = [f"{one.name}: {one.story.headline}" for one in sections if one.story is not main]
         name = next(one.name for one in sections if one.story is main)
-        return Story(f"{name}: {main.headline}", [*main.details, *others], main.tiles)
+        tiles = [replace(tile, label=f"{tile.label} ({name})") for tile in main.tiles]
+        return Story(f"{name}: {main.headline}", [*main.details, *others], tiles)
     models = "one model" if len(courses) == 1 else f"{len(courses)} models"
     return Story(
         f"How {models} learned; nothing was evaluated.",
@@ -176,7 +177,7 @@ def _courses(
             found.append((entry.name, members))
     found += [(directory.path.resolve().name, [directory]) for directory in by_hash.values()]
     return [
-        _course(name, members, ensembles)
+        replace(_course(name, members, ensembles), scene=_scene_of(members[0], scenes))
         for name, (_, members) in zip(_distinct(found, scenes), found, strict=True)
     ]
 
@@ -184,11 +185,16 @@ def _courses(
 def _distinct(found: Sequence[tuple[str, Sequence[Directory]]], scenes: Mapping[str, str]) -> list[str]:
     """Names of models; those called the same have that of the data too, or else the directory's whole name."""
     names = [name for name, _ in found]
-    of_scenes = [f"{name}, {scenes.get(one[0].manifest.inputs.get('data', ''), '')}" for name, one in found]
+    of_scenes = [f"{name}, {_scene_of(one[0], scenes)}" for name, one in found]
     return [
         name if names.count(name) == 1 else of_scene if of_scenes.count(of_scene) == 1 else members[0].name
         for name, of_scene, (_, members) in zip(names, of_scenes, found, strict=True)
     ]
+
+
+def _scene_of(directory: Directory, scenes: Mapping[str, str]) -> str:
+    """The data set that a model was trained on, where a page has several."""
+    return scenes.get(directory.manifest.inputs.get("data", ""), "")
 
 
 def _course(name: str, directories: Sequence[Directory], ensembles: Sequence[Ensemble]) -> Course:
