@@ -284,6 +284,7 @@ def test_split_seeds_that_draw_nothing_are_refused(log: Path, tmp_path: Path) ->
         ({"method": [{"name": "rrd", "base_weight": -1}]}, ["rrd.base_weight", "-1"]),
         ({"method": [{"name": "rrd"}, {"name": "rrd", "training": {"epochs": 1}}]}, ["two rows", "rrd"]),
         ({"method": [{"name": "rrd"}, {"name": "again", "distill": [{"method": "rrd"}]}]}, ["rrd and again"]),
+        ({"method": [{"name": "a", "preset": "rrd"}]}, ["no preset 'rrd'", 'method = "rrd"']),
         ({"method": [{"name": "a/b", "preset": "de-rrd"}]}, ["method.name", "a/b"]),
         ({"method": [{"name": "teacher", "preset": "de-rrd"}]}, ["two rows", "teacher"]),
         ({"method": [{"name": "ensemble", "distill": [RRD]}], "ensemble": {}}, ["two rows", "ensemble"]),

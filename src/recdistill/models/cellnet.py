@@ -43,7 +43,8 @@ class CellNet(SequenceModel):
     """Cells of convolutions in a given architecture.
 
     Args:
-        architecture: operations of a cell's edges, as above.
+        architecture: operations of a cell's edges, node by node: ``conv3; skip, conv5`` is node 1 = conv3(input),
+            node 2 = skip(input) + conv5(1).
         cells: K, at least 1 (paper: 4).
         dim: length of a vector, at least 1 (paper: 32 or 64).
         dropout: share of numbers left out, within [0, 1) (paper's code: .1).

@@ -18,7 +18,8 @@ from recdistill.evaluation.across import SplitResult, combine
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
-from recdistill.steps.comparefile import ALONE, REFIT, Plan, Row, Teacher, plan
+from recdistill.steps.comparefile import REFIT, Plan, plan
+from recdistill.steps.comparerows import ALONE, Row, Teacher
 from recdistill.steps.distill import check_validates, distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
