@@ -306,6 +306,13 @@ def test_split_seeds_that_draw_nothing_are_refused(log: Path, tmp_path: Path) ->
         ({"teacher": [{"dim": 4}, {"dim": 8}]}, ["teacher.name"]),
         ({"teacher": {"dim": 16, "seed": "a"}}, ["teacher.seed", "a"]),
         ({"alone": {"dim": 3}}, ["alone.dim"]),
+        ({"alone": {"model": "cml"}}, ["alone.model", "student itself"]),
+        ({"alone": {"drop": 0.1}}, ["alone", "drop"]),
+        ({"alone": {"training": {"epochs": 0}}}, ["alone.training.epochs"]),
+        (
+            {"student": [{"name": "a"}, {"name": "b", "dim": 3}], "alone": {"num_negatives": 2}},
+            ["alone.num_negatives", "2 students"],
+        ),
         ({"evaluate": [{"k": [5]}, {"k": [10]}]}, ["evaluate.name", "full"]),
     ],
 )
@@ -316,6 +323,21 @@ def test_mistakes_stop_it_before_the_first_step(
         rd.compare(file_of(log, **changed), tmp_path / "out")
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_undistilled_student_may_be_regularised_for_itself(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log, alone={"num_negatives": 2, "training": {"epochs": 2}}, seeds=[0, 1])
+    found = rd.compare(tree, tmp_path / "c")
+    manifest = read_manifest(tmp_path / "c/split-0/alone-seed-1")
+    assert (manifest.options["model"]["num_negatives"], manifest.options["training"]["epochs"]) == (2, 2)
+    assert read_manifest(tmp_path / "c/split-0/rrd-seed-1").options["model"]["num_negatives"] == 1
+    assert_gap_follows_letters(found.comparison["evaluations"]["full"], "rrd", "teacher", "alone")
+    tree = {key: value for key, value in tree.items() if key not in ("method", "seeds")}
+    run = rd.run({**tree, "distill": [RRD]}, tmp_path / "r")
+    assert not any(
+        "no undistilled" in text for text in run.evaluation["gap_closed_reasons"]["student"].values()
+    )
+    assert read_manifest(tmp_path / "r/alone").options["model"]["num_negatives"] == 2
 
 
 def test_two_teachers_that_differ_in_the_seed_alone(log: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from recdistill.steps.runtables import (
     NAME,
     Directory,
     Ensemble,
-    check_alone,
     check_keys,
     check_model,
     check_source,
@@ -101,7 +100,6 @@ def plan(tree: Mapping[str, Any]) -> Plan:
     check_source(tables["data"], "compare file")
     for name in ("data", "extract", "report"):
         check_step(name, tables[name])
-    check_alone(tables["alone"])
     evaluations = _evaluations(tables_of(tree, "evaluate"))
     if refit and any(chosen.get("split") == "valid" for chosen in evaluations.values()):
         raise OptionError(
@@ -115,7 +113,7 @@ def plan(tree: Mapping[str, Any]) -> Plan:
                 "describe it as a [[teacher]] to train, or leave refit out",
             )
     ensembles = ensembles_of(tree, {teacher.name: teacher.origin for teacher in teachers})
-    rows = rows_of(tree, teachers, ensembles, tables["alone"].get("training", {}))
+    rows = rows_of(tree, teachers, ensembles, tables["alone"])
     if inherited := [row.name for row in rows if refit and row.inherits]:
         raise OptionError(
             f"method {inherited[0]}: search.init is inherit, and a refit begins without the search's weights:"

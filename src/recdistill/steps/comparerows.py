@@ -17,6 +17,7 @@ from recdistill.steps.origins import Origin, check_needs, check_student
 from recdistill.steps.runtables import (
     NAME,
     Ensemble,
+    alone_of,
     base_weight_of,
     check_keys,
     check_model,
@@ -97,7 +98,7 @@ def rows_of(
     Args:
         tree: the file.
         teachers, ensembles: of the file.
-        alone: how the undistilled students are trained where that differs.
+        alone: what is different with the undistilled students.
 
     Raises:
         OptionError: the first thing that is wrong.
@@ -111,12 +112,18 @@ def rows_of(
             f'write [[method]] and name = "rrd"; methods: {", ".join(config.names("distillers"))}',
         )
     names = names_of(students, "student")
+    if len(students) > 1 and (own := [key for key in alone if key != "training"]):
+        raise OptionError(
+            f"alone.{own[0]}: there are {len(students)} students, and an evaluation finds the undistilled one of each"
+            " by its options",
+            "compare one student, or leave it out",
+        )
     rows: list[Row] = []
     distilled: list[Row] = []
     for name, student in zip(names, students, strict=True):
         check_model(student, f"student.{name}" if name else "student")
         model, training = split_model(student)
-        rows.append(Row(_joined(ALONE, name), model, {**training, **alone}))
+        rows.append(Row(_joined(ALONE, name), *alone_of(alone, model, training)))
         for table in methods:
             distilled += _method_rows(table, name, model, training, teachers, ensembles)
     rows += distilled

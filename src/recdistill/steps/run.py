@@ -27,8 +27,8 @@ from recdistill.steps.origins import (
 )
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
+    alone_of,
     base_weight_of,
-    check_alone,
     check_keys,
     check_model,
     check_source,
@@ -103,13 +103,16 @@ def run(
     data = prepare_source(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
     evaluated, knowledge = _teachers(tables, data, root, fitting, common)
     student_model, training = split_model(tables["student"])
-    alone_training = {**training, **tables["alone"].get("training", {})}
-    train(data, student_model, root / "alone", training=alone_training, **fitting)
+    alone_model, alone_training = alone_of(tables["alone"], student_model, training)
+    train(data, alone_model, root / "alone", training=alone_training, **fitting)
     methods = tables["distill"] or None
     fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
     distill(data, knowledge, student_model, methods, root / "student", **fitting)
     models = {**evaluated, "alone": root / "alone", "student": root / "student"}
-    found = evaluate(data, models, root / "evaluation", seed=number, **tables["evaluate"], **common)
+    named = None if alone_model == student_model else root / "alone"
+    found = evaluate(
+        data, models, root / "evaluation", seed=number, alone=named, **tables["evaluate"], **common
+    )
     page = report([root], root / "report", **tables["report"], **common)
     return RunResult(root, found, page)
 
@@ -180,7 +183,7 @@ def _checked(tree: dict[str, Any], number: int = 0) -> dict[str, Any]:
     for name, table in tables["teacher"].items():
         check_model(table, paths[name])
     check_model(tables["student"], "student")
-    check_alone(tables["alone"])
+    alone_of(tables["alone"], *split_model(tables["student"]))
     made = make_methods(tables["distill"]) if tables["distill"] else []
     check_student(made, split_model(tables["student"])[0])
     origin = next(iter(origins.values()))

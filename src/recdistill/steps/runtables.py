@@ -286,15 +286,29 @@ def check_model(table: Mapping[str, Any], path: str) -> None:
     make_training(training, f"{path}.training")
 
 
-def check_alone(table: Mapping[str, Any]) -> None:
-    """Refuse anything in ``[alone]`` but training options."""
-    extra = set(table) - {"training"}
-    if extra:
-        raise OptionError(
-            f"alone.{sorted(extra)[0]}: unknown option",
-            "alone takes a training table; the rest is the student's",
-        )
-    make_training(table.get("training", {}), "alone.training")
+def alone_of(
+    alone: Mapping[str, Any], model: Mapping[str, Any], training: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The undistilled student, and how it is trained: the student's own, with what ``[alone]`` changes.
+
+    Args:
+        alone: the table, model options such as dropout beside ``training``.
+        model, training: the student's.
+
+    Raises:
+        OptionError: an unknown or wrong option, or one that makes another model of it.
+    """
+    own = {key: value for key, value in alone.items() if key != "training"}
+    for key in ("model", "dim"):
+        if key in own:
+            raise OptionError(
+                f"alone.{key}: the undistilled student is the student itself, trained for itself",
+                "alone takes options such as dropout, and a training table",
+            )
+    changed = {**training, **alone.get("training", {})}
+    make_model({**model, **own}, "alone")
+    make_training(changed, "alone.training")
+    return {**model, **own}, changed
 
 
 def base_weight_of(table: Mapping[str, Any], path: str) -> float:

@@ -16,8 +16,8 @@ from recdistill.errors import OptionError
 from recdistill.steps.distill import DEFAULT_PRESET, ObjectiveOptions, make_methods, method_tables
 from recdistill.steps.origins import Origin, check_needs, check_student, origin_of
 from recdistill.steps.runtables import (
+    alone_of,
     base_weight_of,
-    check_alone,
     check_keys,
     check_model,
     check_source,
@@ -171,7 +171,7 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
         raise OptionError("teacher.knowledge: it is no teacher to train", "leave it out")
     check_model(teachers[0], "teacher")
     check_model(tables["student"], "student")
-    check_alone(tables["alone"])
+    alone_of(tables["alone"], *split_model(tables["student"]))
     setting = _setting(tree, options.target, teachers[0], tables)
     if setting.methods:
         check_student(make_methods(setting.methods), setting.model)
@@ -195,7 +195,7 @@ def _setting(tree: Mapping[str, Any], target: Target, teacher: Table, tables: Ma
     if target == "teacher":
         return Setting(*split_model(teacher))
     if target == "alone":
-        return Setting(model, {**training, **tables["alone"].get("training", {})})
+        return Setting(*alone_of(tables["alone"], model, training))
     return setting
 
 
