@@ -126,14 +126,14 @@ def test_state_goes_round(name: Any) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "sparse-adam", "rowwise-adagrad"])
 def test_vectors_and_scalars_are_parameters_too(name: Any) -> None:
-    bias, scale = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(1))
-    optimiser = make_optimiser(
-        name, [("bias", bias), ("scale", scale)], learning_rate=0.1, weight_decay=0.0, epsilon=1e-8
-    )
-    (bias.sum() * scale).sum().backward()
+    parameters = [
+        (key, nn.Parameter(torch.ones(shape))) for key, shape in (("a", (3,)), ("b", (1,)), ("c", ()))
+    ]
+    optimiser = make_optimiser(name, parameters, learning_rate=0.1, weight_decay=0.0, epsilon=1e-8)
+    (parameters[0][1].sum() * parameters[1][1].sum() * parameters[2][1]).backward()
     optimiser.step()
-    assert bool((bias < 1).all())
-    assert bool((scale < 1).all())
+    for _, parameter in parameters:
+        assert bool((parameter < 1).all())
 
 
 def test_weights_that_decay_to_nothing_become_zero_and_not_denormal() -> None:

@@ -32,13 +32,18 @@ class Optimiser(Protocol):
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None: ...
 
 
+def _rows(values: Tensor) -> Tensor:
+    """A parameter as a table: the rows of a vector, or of a single number, have one column."""
+    return values if values.dim() > 1 else values.view(-1, 1)
+
+
 class _TableOptimiser:
     """Shared book-keeping: one state per parameter, parameters by name."""
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
         self.slots: dict[str, Tensor] = {}
-        self.scratch = {name: ops.row_slots(p.shape[0]) for name, p in self.parameters if p.dim() > 0}
+        self.scratch = {name: ops.row_slots(len(_rows(p.data))) for name, p in self.parameters}
 
     def zero_grad(self) -> None:
         for _, parameter in self.parameters:
@@ -92,7 +97,7 @@ class Adam(_TableOptimiser):
             gradient = parameter.grad
             if gradient is None:
                 continue
-            rows = parameter.data if parameter.dim() > 1 else parameter.data[:, None]
+            rows = _rows(parameter.data)
             self.slots[f"{name}.steps"] += 1
             update = ops.adam_touched if self.touched_only else ops.adam_all
             update(
@@ -105,7 +110,7 @@ class Adam(_TableOptimiser):
                 betas=self.betas,
                 epsilon=self.epsilon,
                 weight_decay=self.weight_decay,
-                slots=self.scratch.get(name),
+                slots=self.scratch[name],
             )
 
 
@@ -132,7 +137,7 @@ class RowwiseAdagrad(_TableOptimiser):
         self.weight_decay = weight_decay
         self.epsilon = epsilon
         for name, parameter in self.parameters:
-            self.slots[f"{name}.square"] = torch.zeros(parameter.shape[0], device=parameter.device)
+            self.slots[f"{name}.square"] = torch.zeros(len(_rows(parameter.data)), device=parameter.device)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -140,7 +145,7 @@ class RowwiseAdagrad(_TableOptimiser):
             gradient = parameter.grad
             if gradient is None:
                 continue
-            rows = parameter.data if parameter.dim() > 1 else parameter.data[:, None]
+            rows = _rows(parameter.data)
             ops.rowwise_adagrad(
                 rows,
                 self.slots[f"{name}.square"],
@@ -148,7 +153,7 @@ class RowwiseAdagrad(_TableOptimiser):
                 learning_rate=self.learning_rate,
                 epsilon=self.epsilon,
                 weight_decay=self.weight_decay,
-                slots=self.scratch.get(name),
+                slots=self.scratch[name],
             )
 
 
