@@ -68,7 +68,12 @@ def test_others_do_not_answer() -> None:
     assert "hidden_states" not in plain.kinds
     with pytest.raises(MissingKnowledgeError, match="only a live sequence model") as caught:
         plain.require(frozenset({"hidden_states"}), "x")
-    assert "--live MODEL" in caught.value.hint
+    assert caught.value.hint.startswith("distil from the model itself: --live MODEL")
+    with pytest.raises(MissingKnowledgeError) as caught:
+        plain.require(frozenset({"hidden_states"}), "logit-kd")
+    assert caught.value.hint.startswith(
+        "stored lists are enough with --set logit-kd.places=newest --set logit-kd.items"
+    )
     batch, student = batch_and_student()
     with pytest.raises(MissingKnowledgeError, match="not declared"):
         live(built(SASRec(dim=6), DATA), DATA).restrict(frozenset({"scores"})).state(batch).sequence_reads(

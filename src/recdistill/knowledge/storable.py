@@ -9,6 +9,7 @@ from recdistill.models.base import Recommender
 _OF_ALL = frozenset({"top_items", "top_users", "observed_scores", "trajectory"})
 """What a store of any model can hold."""
 _OF_ENSEMBLES = _OF_ALL | {"scores"}
+_NEWEST = "stored lists are enough with --set logit-kd.places=newest --set logit-kd.items=top"
 _LIVE = "distil from the model itself: --live MODEL, or live = true in a file's [teacher]"
 
 
@@ -98,9 +99,10 @@ def supplied(model: type[Recommender]) -> frozenset[str]:
 
 def no_hidden_states(method: str) -> MissingKnowledgeError:
     """The error for a method that reads a sequence teacher item by item where there is only a store."""
+    hint = f"{_LIVE}; models that read sequences: {_able('hidden_states')}"
     return MissingKnowledgeError(
         f"{method} reads what each item of a history becomes, which only a live sequence model answers",
-        f"{_LIVE}; models that read sequences: {_able('hidden_states')}",
+        f"{_NEWEST}, or {hint}" if method == "logit-kd" else hint,
     )
 
 
