@@ -291,6 +291,15 @@ def test_recommend_for_a_file_of_histories(line: Path, tmp_path: Path) -> None:
     assert by_table["user_id"].to_list() == ["newer"] * 3 + ["u2"] * 3
     assert by_table[3:].equals(model.recommend(["u2"], k=3))
     assert "history" in read_manifest(tmp_path / "out").inputs
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "histories.csv").rename(tmp_path / "folder" / "histories.csv")
+    again = rd.recommend(line / "teacher", tmp_path / "again", k=3, history=tmp_path / "folder")
+    assert pl.read_parquet(again).equals(found)
+    with pytest.raises(DataError, match="nowhere"):
+        rd.recommend(line / "teacher", tmp_path / "never", history=tmp_path / "nowhere.csv")
+    assert model.recommend(["u2"], k=3, history={}).equals(model.recommend(["u2"], k=3))
+    with pytest.raises(DataError, match="1 of 1 histories hold no item"):
+        model.recommend(history={"new": []})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recdistill.models.base import Recommender, State
-from recdistill.models.recommend import served
+from recdistill.models.recommend import known_users
 
 BATCHES = (1, 256)
 _K = 10
@@ -61,7 +61,7 @@ def measure(model: Recommender, seconds: float = 1.0, batches: Sequence[int] = B
     """
     model.eval()
     users, _ = model.vocabularies()
-    known = users.index(served(model, "error"))
+    known = known_users(model)
     encoder = _Encoder(model) if model.sequential and model.train_pairs is not None else None
     with torch.no_grad():
         state = None if encoder is not None else model.state(None)

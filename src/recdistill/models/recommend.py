@@ -67,6 +67,8 @@ def recommend(
     user_ids, item_ids = model.vocabularies()
     k = min(k, len(item_ids))
     given = None if history is None else Histories.of(history, item_ids)
+    if given is not None and not len(given.users):
+        given = None
     if users is not None:
         asked = users if isinstance(users, pl.Series) else pl.Series(list(users))
     else:
@@ -76,8 +78,9 @@ def recommend(
     own = torch.full_like(index, -1) if given is None else given.users.index(asked)
     fresh = own >= 0
     known = (index >= 0) & ~fresh
-    if model.train_pairs is not None:
-        known &= model.train_pairs.indptr.diff()[index.clamp(min=0)] > 0
+    if model.train_pairs is not None:  # the rows of those asked for alone
+        starts, at = model.train_pairs.indptr, index.clamp(min=0)
+        known &= starts[at + 1] > starts[at]
     unknown = ~known & ~fresh
     empty = fresh.clone()
     if given is not None:
@@ -107,10 +110,15 @@ def recommend(
 def served(model: Recommender, cold: str) -> pl.Series:
     """External ids of the users that a model recommends for unasked: all with train rows, or all where ``cold`` users
     get the popular items."""
-    users = model.vocabularies()[0].ids()
-    if cold == "popular" or model.train_pairs is None:
-        return users
-    return users.filter(pl.Series((model.train_pairs.indptr.diff() > 0).numpy()))
+    users = model.vocabularies()[0]
+    return users.ids() if cold == "popular" else users.ids(known_users(model))
+
+
+def known_users(model: Recommender) -> Tensor:
+    """Indices of the users with train rows; of all where the model knows no rows."""
+    if model.train_pairs is None:
+        return torch.arange(len(model.vocabularies()[0]))
+    return torch.nonzero(model.train_pairs.indptr.diff()).squeeze(1)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,6 @@ from recdistill.wording import counted
 _TRIES = 5
 _DECIDED = 1.5
 """How many times an even share the largest ones are, on average, of a search that has decided something."""
-_SAVES = {
-    "megabytes": "model.dim (tables take dim numbers an item)",
-    "latency_ms": "model.dim or model.max_length",
-}
-"""What makes less of what is counted."""
 
 
 def meters_of(options: SearchOptions, net: Supernet, num_items: int, cache: Path) -> list[Meter]:
@@ -79,17 +74,16 @@ def check_budget(options: SearchOptions, net: Supernet, meters: Sequence[Meter])
         options.max_skips,
     )
     if options.budgeted and not found.within:
+        missed = {m.name for m in meters if m.limit is not None and found.takes[m.name] > m.limit}
         wanted = ", ".join(f"{m.name} {m.limit:g}" for m in meters if m.limit is not None)
         takes = ", ".join(f"{name} {value:.3g}" for name, value in found.takes.items())
         raise OptionError(
             f"no architecture of this space meets {wanted}; the nearest, '{found.architecture}' in"
             f" {counted(found.cells, 'cell')}, takes {takes}",
-            f"raise the budget, or lower {' or '.join(_SAVES[m.name] for m in meters if _missed(m, found))}",
+            "raise the budget, or lower model.dim"
+            + (" (tables take dim numbers an item)" if "megabytes" in missed else "")
+            + (" or model.max_length" if "latency_ms" in missed else ""),
         )
-
-
-def _missed(meter: Meter, found: Found) -> bool:
-    return meter.limit is not None and found.takes[meter.name] > meter.limit
 
 
 def undecided(net: Supernet) -> str | None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from recdistill import artifacts
 from recdistill.artifacts import hash_files, read_manifest
 from recdistill.data.columns import Columns
-from recdistill.data.readers import find_files, read_files
+from recdistill.data.readers import Files, find_files, read_files
 from recdistill.errors import DataError, OptionError
 from recdistill.models.base import Recommender
 from recdistill.models.recommend import Histories, served
@@ -46,9 +46,9 @@ def recommend(
         k: items a user, at least 1.
         users: a Parquet, CSV or text file whose first column (or ``user_id``) are the users; without it those of
             ``history``, or all users with train rows (with ``cold="popular"`` those without too).
-        history: a file of interactions, as :func:`recdistill.prepare` reads it, of users that the model has not met
-            (it also replaces what is known of a known user), in the order of their times or positions, else of the
-            file's rows.
+        history: a file (or folder) of interactions, as :func:`recdistill.prepare` reads it, of users that the model
+            has not met (it also replaces what is known of a known user), in the order of their times or positions,
+            else of the file's rows.
         exclude_seen: leave out what a user has in train.
         cold: for a user of whom neither train rows nor a history are known: ``error``, or the ``popular`` items.
         force: replace another result in ``out``.
@@ -76,16 +76,17 @@ def recommend(
     if users is not None:
         asked = read_users(Path(users))
         inputs["users"] = hash_files([users])
-    table: pl.DataFrame | None = None
-    if history is not None:
-        table = read_history(Path(history), shown)
-        inputs["history"] = hash_files([history])
+    files = None if history is None else find_files(history)
+    if files is not None:
+        inputs["history"] = hash_files(files.paths)
     with artifacts.step(out, kind="recommendations", options=options, inputs=inputs, force=force) as job:
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             loaded = load(path, device=str(pick_device(device)))
-            told = None if table is None else Histories.of(table, loaded.vocabularies()[1])
+            told = None
+            if files is not None:
+                told = Histories.of(read_history(files, shown), loaded.vocabularies()[1])
             everyone = asked
             if everyone is None:
                 everyone = served(loaded, cold) if told is None else told.order
@@ -150,12 +151,12 @@ def read_users(path: Path) -> pl.Series:
     return column
 
 
-def read_history(path: Path, shown: Progress) -> pl.DataFrame:
-    """``user_id`` and ``item_id`` of a file of interactions, each user's newest item last.
+def read_history(files: Files, shown: Progress) -> pl.DataFrame:
+    """``user_id`` and ``item_id`` of files of interactions, each user's newest item last.
 
     Raises:
-        DataError: no file, or one that holds no interactions.
+        DataError: they hold no interactions.
     """
-    table, _ = read_files(find_files(path), Columns(), False, shown.note)
+    table, _ = read_files(files, Columns(), False, shown.note)
     order = next((name for name in ("position", "time") if name in table.columns), None)
     return table if order is None else table.sort(order, maintain_order=True)
