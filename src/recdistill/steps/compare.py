@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import polars as pl
-
-from recdistill import artifacts
-from recdistill.artifacts import hash_files, read_json, read_manifest, read_table, write_json
+from recdistill.artifacts import hash_files, read_manifest
 from recdistill.data.prepared import Data
 from recdistill.directories import MANIFEST
 from recdistill.errors import ArtifactError, OptionError, OutOfMemoryError, memory_told
-from recdistill.evaluation.across import SplitResult, combine
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.board import Board
-from recdistill.steps.comparefile import REFIT, Plan, plan
+from recdistill.steps.combined import Split, combined, evaluation
+from recdistill.steps.comparefile import Plan, plan
 from recdistill.steps.comparerows import ALONE, Row, Teacher
 from recdistill.steps.distill import check_validates, distill, make_methods, open_knowledge
 from recdistill.steps.ensemble import ensemble
@@ -27,16 +24,12 @@ from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
 from recdistill.steps.origins import check_ensemble, check_reads
 from recdistill.steps.report import report
-from recdistill.steps.runcosts import describe_run, mean_costs, summed_costs
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
 from recdistill.steps.search import search
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
 __all__ = ["CompareResult", "compare"]
-
-FORMAT = 1
-"""Version of `comparison.json`."""
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -60,36 +53,6 @@ class CompareResult:
     def failed(self) -> list[Json]:
         """The runs whose training diverged or ran out of memory: ``name``, ``split_seed``, ``seed``, ``error``."""
         return self.comparison["failed"]
-
-
-@dataclass(frozen=True)
-class _Split:
-    """One split under way: its directory, its data, and the models that are made; of a refit, all of them anew."""
-
-    seed: int
-    folder: Path
-    data: Data
-    models: dict[str, list[Path]]
-    refit: bool = False
-
-    @property
-    def on(self) -> tuple[str, ...]:
-        """The splits that models are trained on."""
-        return ("train", "valid") if self.refit else ("train",)
-
-    def named(self, name: str) -> str:
-        """What a model, its knowledge or its row is called."""
-        return name + REFIT if self.refit else name
-
-    def at(self, name: str) -> Path:
-        """The directory of a model or of its knowledge."""
-        return self.folder / self.named(name)
-
-    def training(self, name: str, chosen: Json) -> Json:
-        """How to train a model: a refitted one for the epochs that were best on the valid rows."""
-        if not self.refit:
-            return chosen
-        return {**chosen, "epochs": read_manifest(self.folder / name).summary["best_epoch"]}
 
 
 def compare(
@@ -140,11 +103,13 @@ class _Comparison:
     def run(self) -> CompareResult:
         """Everything, one run after the other."""
         self.board.start()
-        splits: list[_Split] = []
+        splits: list[Split] = []
         for number in self.plan.split_seeds:
             splits.append(self._split(number, splits))
-        found = self._compare(splits)
-        evaluations = [split.folder / _evaluation(name) for split in splits for name in self.plan.evaluations]
+        found = self._renewed(
+            lambda force: combined(self.plan, splits, self.failed, self.out / "comparison", force)
+        )
+        evaluations = [split.folder / evaluation(name) for split in splits for name in self.plan.evaluations]
         page = self._renewed(
             lambda force: report(
                 [self.out / "comparison", *evaluations],
@@ -156,7 +121,7 @@ class _Comparison:
         )
         return CompareResult(self.out, found, page)
 
-    def _split(self, number: int, done: list[_Split]) -> _Split:
+    def _split(self, number: int, done: list[Split]) -> Split:
         """Prepare a split, then train and evaluate everything on it."""
         folder = self.out / f"split-{number}"
         options = dict(self.plan.data)
@@ -172,7 +137,7 @@ class _Comparison:
                     f"split seeds {other.seed} and {number} gave the same split",
                     "this way of splitting draws nothing: leave one split seed",
                 )
-        split = _Split(number, folder, data, {})
+        split = Split(number, folder, data, {})
         for teacher in self.plan.teachers:
             for chosen in self.plan.evaluations.values() if teacher.origin.given else ():
                 check_given(data, _knowledge(split, teacher), chosen)
@@ -185,7 +150,7 @@ class _Comparison:
             self._evaluate(split, name, chosen)
         return replace(split, data=Data.load(data.path))  # what was read of this one is not needed any more
 
-    def _models(self, split: _Split) -> None:
+    def _models(self, split: Split) -> None:
         """Train the teachers, then the students of everything that can be learned from."""
         knowledge = {teacher.name: self._teacher(split, teacher) for teacher in self.plan.teachers}
         knowledge |= {chosen.name: self._ensemble(split, chosen) for chosen in self.plan.ensembles}
@@ -196,7 +161,7 @@ class _Comparison:
             for row in self.plan.rows:
                 self._student(split, row, seed, knowledge)
 
-    def _check_ensembles(self, split: _Split) -> None:
+    def _check_ensembles(self, split: Split) -> None:
         """Refuse, before a teacher is trained, what could not be put together or learned from."""
         stores = {
             one.name: open_knowledge(_knowledge(split, one), split.data)
@@ -214,7 +179,7 @@ class _Comparison:
                     row.name,
                 )
 
-    def _teacher(self, split: _Split, teacher: Teacher) -> TeacherKnowledge:
+    def _teacher(self, split: Split, teacher: Teacher) -> TeacherKnowledge:
         if teacher.origin.given:
             split.models[teacher.directory] = [_knowledge(split, teacher)]
             given = open_knowledge(_knowledge(split, teacher), split.data)
@@ -240,7 +205,7 @@ class _Comparison:
             )
         )  # fmt: skip
 
-    def _ensemble(self, split: _Split, chosen: Ensemble) -> TeacherKnowledge:
+    def _ensemble(self, split: Split, chosen: Ensemble) -> TeacherKnowledge:
         stores = {teacher.name: _knowledge(split, teacher) for teacher in self.plan.teachers}
         members = {name or "teacher": stores[name] for name in chosen.teachers}
         path = split.at(chosen.directory)
@@ -251,7 +216,7 @@ class _Comparison:
             )
         )
 
-    def _student(self, split: _Split, row: Row, seed: int, knowledge: Mapping[str, TeacherKnowledge]) -> None:
+    def _student(self, split: Split, row: Row, seed: int, knowledge: Mapping[str, TeacherKnowledge]) -> None:
         path = split.at(row.directory(seed))
         self.board.begin(split.seed, seed, split.named(row.name), path)
         if split.refit and not (split.folder / row.directory(seed) / MANIFEST).exists():
@@ -269,7 +234,7 @@ class _Comparison:
         split.models.setdefault(row.name, []).append(path)
 
     def _make_student(
-        self, split: _Split, row: Row, seed: int, path: Path, knowledge: Mapping[str, TeacherKnowledge]
+        self, split: Split, row: Row, seed: int, path: Path, knowledge: Mapping[str, TeacherKnowledge]
     ) -> None:
         common: Json = {
             "training": split.training(row.directory(seed), row.training), "seed": seed, "device": self.device,
@@ -297,102 +262,15 @@ class _Comparison:
                 )
             )  # fmt: skip
 
-    def _evaluate(self, split: _Split, name: str, options: Json) -> None:
-        models = {name: path for row in split.models for name, path in self._called(split, row).items()}
+    def _evaluate(self, split: Split, name: str, options: Json) -> None:
+        models = {name: path for row in split.models for name, path in split.called(row, self.plan).items()}
         alone = split.models.get(ALONE)  # named where it is one row: a teacher may have its options too
         common: Json = {
             "seed": self.plan.seeds[0], "alone": alone[0] if alone else None, "device": self.device,
             "progress": self.progress, **options,
         }  # fmt: skip
-        folder = split.folder / _evaluation(name)
+        folder = split.folder / evaluation(name)
         self._renewed(lambda force: evaluate(split.data, models, folder, force=force, **common))
-
-    def _compare(self, splits: list[_Split]) -> Json:
-        """Put the evaluations together: ``comparison.json`` and ``runs.parquet``."""
-        made = {
-            f"evaluation:split-{split.seed}:{name}": read_manifest(split.folder / _evaluation(name)).hash
-            for split in splits
-            for name in self.plan.evaluations
-        }
-        lineage = self._lineage()
-        options: Json = {"metrics": list(self.plan.metrics), "failed": self.failed, "lineage": lineage}
-
-        def write(force: bool) -> Json:
-            with artifacts.step(
-                self.out / "comparison", kind="comparison", options=options, inputs=made, force=force
-            ) as job:
-                if not job.reused:
-                    trained = {*self._trained().values(), *(row.name for row in self.plan.rows)}
-                    runs = [
-                        run for split in splits for name, paths in split.models.items() if name in trained
-                        for run in (describe_run(name, split.seed, path) for path in paths)
-                    ]  # fmt: skip
-                    costs = {name: mean_costs(name, runs) for name in dict.fromkeys(r["name"] for r in runs)}
-                    for one in self.plan.ensembles:
-                        if set(one.teachers) <= self._trained().keys():
-                            own = [costs[self._trained()[teacher]] for teacher in one.teachers]
-                            costs[one.directory] = summed_costs(own)
-                    found: Json = {
-                        "format": FORMAT,
-                        "seeds": list(self.plan.seeds),
-                        "refit": self.plan.refit,
-                        "evaluations": {name: self._combined(splits, name) for name in self.plan.evaluations},
-                        "roles": self._roles(),
-                        "lineage": lineage,
-                        "costs": costs,
-                        "failed": self.failed,
-                    }
-                    write_json(job.work / "comparison.json", found)
-                    artifacts.write_table(job.work / "runs.parquet", pl.DataFrame(runs))
-                    job.summary["runs"] = len(runs)
-            return read_json(self.out / "comparison" / "comparison.json")
-
-        return self._renewed(write)
-
-    def _combined(self, splits: list[_Split], name: str) -> Json:
-        each: list[SplitResult] = []
-        for split in splits:
-            folder, manifest = split.folder / _evaluation(name), split.data.manifest
-            result = read_json(folder / "metrics.json")
-            tested = int(manifest.summary[str(result["split"])])
-            each.append(
-                SplitResult(
-                    seed=split.seed,
-                    result=result,
-                    per_user=read_table(folder / "per_user.parquet"),
-                    rows={row: list(self._called(split, row)) for row in split.models},
-                    source={"options": manifest.options, "inputs": manifest.inputs},
-                    test_ratio=tested / max(int(manifest.summary["train"]), 1),
-                )
-            )
-        first = next(iter(self.plan.evaluations)) == name
-        shown = (
-            self.plan.metrics if first else [m for m in self.plan.metrics if m in each[0].per_user.columns]
-        )
-        pairs = {row: (of["teacher"], of["alone"]) for row, of in self._lineage().items()}
-        return combine(each, shown, self.plan.seeds[0], pairs)
-
-    def _called(self, split: _Split, row: str) -> dict[str, Path]:
-        """A row's models by their names in the evaluation: a given one has that of its row."""
-        given = {teacher.directory for teacher in self.plan.teachers if teacher.origin.given}
-        return {row if row in given else path.name: path for path in split.models[row]}
-
-    def _trained(self) -> dict[str, str]:
-        """The rows of the teachers that are trained here, by teacher."""
-        return {one.name: one.directory for one in self.plan.teachers if not one.origin.given}
-
-    def _lineage(self) -> dict[str, dict[str, str]]:
-        """What each distilled row learns from, and the same student trained alone: names of rows."""
-        return {
-            row.name: {"teacher": row.teacher.directory, "alone": row.alone}
-            for row in self.plan.rows
-            if row.teacher
-        }
-
-    def _roles(self) -> dict[str, str]:
-        roles = {teacher.directory: "teacher" for teacher in self.plan.teachers}
-        roles |= {one.directory: "ensemble" for one in self.plan.ensembles}
-        return roles | {row.name: "student" if row.teacher else "trained alone" for row in self.plan.rows}
 
     def _kept(self, make: Callable[[bool], T]) -> T:
         """A step's result: reused where it is there, replaced where it differs and that is allowed."""
@@ -411,7 +289,7 @@ class _Comparison:
             return make(True)
 
 
-def _knowledge(split: _Split, teacher: Teacher) -> Path:
+def _knowledge(split: Split, teacher: Teacher) -> Path:
     """The store that students learn from, or the model that they read live."""
     if teacher.origin.given:
         return teacher.origin.given_at(split.seed)
@@ -422,7 +300,3 @@ def _found(path: Path) -> tuple[Json, list[Json]]:
     """The model that a search found and trained in ``path``, and what it learned with."""
     manifest = read_manifest(path, kind="model")
     return {**manifest.options["model"], **manifest.summary["model_options"]}, manifest.options["distill"]
-
-
-def _evaluation(name: str) -> str:
-    return f"evaluation-{name}"
