@@ -132,7 +132,7 @@ def measure(data_path: Path, case: dict[str, object]) -> dict[str, float]:
     from recdistill.distillers import Objective
     from recdistill.knowledge.teacher import live
     from recdistill.models import BPR
-    from recdistill.steps.distill import make_methods
+    from recdistill.steps.methods import make_methods
     from recdistill.training.loop import train
     from recdistill.training.options import TrainingOptions
 

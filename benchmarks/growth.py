@@ -76,7 +76,7 @@ def measure(name: str, users: int, items: int, rows: int) -> dict[str, float]:
     from recdistill.distillers import Objective
     from recdistill.knowledge.teacher import live
     from recdistill.models import BPR
-    from recdistill.steps.distill import make_methods
+    from recdistill.steps.methods import make_methods
     from recdistill.training.loop import train
     from recdistill.training.options import TrainingOptions
 

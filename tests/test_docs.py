@@ -18,7 +18,7 @@ from recdistill.models.architecture import SPACES
 from recdistill.models.base import Recommender
 from recdistill.searching.options import SearchOptions
 from recdistill.steps.comparefile import plan
-from recdistill.steps.distill import preset_names
+from recdistill.steps.methods import preset_names
 from recdistill.steps.run import _checked
 from recdistill.steps.search import VARIANTS
 from recdistill.steps.tunefile import TuneOptions, tune_plan

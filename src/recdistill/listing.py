@@ -23,7 +23,7 @@ def everything() -> dict[str, dict[str, str]]:
         kind: {name: first_line(config.find(room, name)) for name in config.names(room)}
         for kind, room in (("models", "models"), ("methods", "distillers"))
     }
-    from recdistill.steps.distill import preset_names
+    from recdistill.steps.methods import preset_names
 
     return {**found, "presets": {name: preset_line(name) for name in preset_names()}}
 

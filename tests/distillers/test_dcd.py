@@ -14,7 +14,7 @@ from recdistill.distillers.rrd import relaxed_ranking_loss
 from recdistill.errors import OptionError
 from recdistill.knowledge.teacher import live
 from recdistill.models.bpr import BPR
-from recdistill.steps.distill import make_methods
+from recdistill.steps.methods import make_methods
 from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
 
 SCORES = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)

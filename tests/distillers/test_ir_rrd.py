@@ -15,7 +15,7 @@ from recdistill.distillers.ir_rrd import IRRRD
 from recdistill.distillers.rrd import relaxed_ranking_loss
 from recdistill.knowledge.teacher import TeacherKnowledge, live
 from recdistill.models.bpr import BPR
-from recdistill.steps.distill import make_methods
+from recdistill.steps.methods import make_methods
 from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
 
 

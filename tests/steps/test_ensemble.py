@@ -260,8 +260,13 @@ def test_an_ensemble_that_lost_its_teachers_lists_is_refused(line: Path, tmp_pat
         rd.distill(line / "data", tmp_path / "all", "bpr", "hetcomp", tmp_path / "student", training=FAST)
 
 
-def test_the_default_method_goes_as_far_as_the_knowledge(line: Path, tmp_path: Path) -> None:
+def test_the_default_method_goes_as_far_as_the_knowledge(
+    line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = Said()
+    monkeypatch.setattr(
+        "recdistill.steps.distill.with_neighbours", lambda teacher, *_, **__: teacher
+    )  # as it is
     lists = rd.extract(line / "data", line / "bpr", tmp_path / "lists", kinds=("top_items",), depth=15)
     ensemble = rd.ensemble([line / "knowledge-bpr", line / "knowledge-cml"], tmp_path / "ensemble", depth=25)
     found: dict[str, list[dict[str, Any]]] = {}

@@ -96,7 +96,7 @@ def options(
                 print(f"  {entry:<18} {line}")  # noqa: T201
         print("recdistill options NAME lists the options of one, and of training and search")  # noqa: T201
         return
-    from recdistill.steps.distill import preset_names
+    from recdistill.steps.methods import preset_names
 
     if name in preset_names():
         text = listing.preset_text(name)

@@ -45,6 +45,14 @@ def ensemble(
     data: Annotated[
         Path | None, Option(help="The prepared data (default: found beside the stores).", show_default=False)
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        Option(
+            "--beside",
+            help="A model that is fitted at once (itemknn, ease, popularity), as one more teacher; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     depth: Annotated[
         int | None,
         Option(
@@ -68,7 +76,8 @@ def ensemble(
     from recdistill.steps.extract import describe
 
     options: dict[str, Any] = {
-        "data": data, "depth": depth, "temperature": temperature, "consistency": consistency, "debias": debias,
+        "data": data, "beside": beside or [], "depth": depth, "temperature": temperature,
+        "consistency": consistency, "debias": debias,
         "weights": None if weights is None else numbers("weights", weights, "2,1,1", float),
     }  # fmt: skip
     options |= call.sorted_sets({"ensemble": run_ensemble})["ensemble"]

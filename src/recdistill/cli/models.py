@@ -56,7 +56,8 @@ def distill(
         Option(
             "--method",
             help="A method or a preset that recdistill options lists; repeated ones add up"
-            " (default recommended, as far as the knowledge goes).",
+            " (default recommended, as far as the knowledge goes, from the teacher and ItemKNN put together"
+            " where that ranks the valid rows better).",
             show_default=False,
         ),
     ] = None,
@@ -66,9 +67,11 @@ def distill(
     from recdistill.artifacts import read_manifest
     from recdistill.config import find
     from recdistill.data.prepared import Data
-    from recdistill.steps.distill import default_methods, method_tables, open_knowledge
     from recdistill.steps.distill import distill as run_distill
+    from recdistill.steps.distill import open_knowledge
+    from recdistill.steps.methods import method_tables
     from recdistill.steps.origins import check_trainable
+    from recdistill.steps.recipe import default_methods, store_beside, with_neighbours
     from recdistill.training.options import TrainingOptions
 
     if (knowledge is None) == (live is None):
@@ -81,6 +84,8 @@ def distill(
     check_trainable(find("models", model))
     prepared = Data.load(data)
     teacher = open_knowledge(knowledge or live or "", prepared)
+    if not method:
+        teacher = with_neighbours(teacher, prepared, store_beside(call.out), **call.options())
     tables, methods = _named(method_tables(method) if method else default_methods(teacher, call.progress))
     chosen = call.sorted_sets({"model": find("models", model), "training": TrainingOptions, **methods})
     run_distill(
@@ -133,7 +138,7 @@ def search(
     from recdistill.artifacts import read_manifest
     from recdistill.models.cellnet import CellNet
     from recdistill.searching.options import SearchOptions
-    from recdistill.steps.distill import method_tables
+    from recdistill.steps.methods import method_tables
     from recdistill.steps.search import ablations as run_ablations
     from recdistill.steps.search import search as run_search
     from recdistill.training.options import TrainingOptions
@@ -171,7 +176,7 @@ def _named(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, type[Any]]]:
     """Tables of methods, and their classes, by the names under which ``--set`` finds their options."""
     from recdistill.distillers.base import term_names
-    from recdistill.steps.distill import find_method
+    from recdistill.steps.methods import find_method
 
     named = dict(zip(term_names([str(table["method"]) for table in tables]), tables, strict=True))
     return named, {name: find_method(str(table["method"])) for name, table in named.items()}

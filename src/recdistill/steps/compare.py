@@ -17,11 +17,12 @@ from recdistill.steps.board import Board
 from recdistill.steps.combined import Split, combined, evaluation
 from recdistill.steps.comparefile import Plan, plan
 from recdistill.steps.comparerows import ALONE, Row, Teacher
-from recdistill.steps.distill import check_validates, distill, make_methods, open_knowledge
+from recdistill.steps.distill import check_validates, distill, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
+from recdistill.steps.methods import make_methods
 from recdistill.steps.origins import check_ensemble, check_reads
 from recdistill.steps.report import report
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree

@@ -11,8 +11,8 @@ from recdistill import config
 from recdistill.errors import OptionError
 from recdistill.models.cellnet import CellNet
 from recdistill.searching.options import SearchOptions
-from recdistill.steps.distill import make_methods, preset_names
 from recdistill.steps.fit import make_model, make_training
+from recdistill.steps.methods import make_methods, preset_names
 from recdistill.steps.origins import Origin, check_needs, check_student
 from recdistill.steps.runtables import (
     NAME,

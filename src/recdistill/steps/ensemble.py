@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from recdistill import artifacts
-from recdistill.artifacts import read_manifest, save_arrays
+from recdistill.artifacts import save_arrays
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.data.sequences import newcomers
-from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.errors import OptionError
 from recdistill.evaluation.validate import list_validation
 from recdistill.files import size_text
 from recdistill.knowledge.base import Lists, Member
@@ -31,7 +31,8 @@ from recdistill.knowledge.ensemble import (
 from recdistill.knowledge.members import MEMBERS, OBSERVED, TRAJECTORY
 from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
 from recdistill.progress import Progress, Silent
-from recdistill.steps.fit import DataLike, open_data
+from recdistill.steps.ensembleteachers import EnsembleTeacher, data_beside, open_teachers
+from recdistill.steps.fit import DataLike, ModelLike, make_model, open_data
 from recdistill.wording import counted
 
 _BLOCK = 1 << 16
@@ -40,20 +41,13 @@ _DEPTH = 500
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Teacher(NamedTuple):
-    """One store of the ensemble."""
-
-    name: str
-    path: Path
-    knowledge: TeacherKnowledge
-
-
 @validated
 def ensemble(
     knowledge: Sequence[Path | str] | Mapping[str, Path | str],
     out: Path | str = "runs/ensemble",
     *,
     data: DataLike | None = None,
+    beside: Sequence[ModelLike] = (),
     depth: Annotated[int, Field(ge=1)] | None = None,
     temperature: Positive = 10.0,
     weights: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None,
@@ -72,6 +66,8 @@ def ensemble(
             by the last components of the paths.
         out: the knowledge directory to write.
         data: the prepared data that all were made from; by default a directory beside one of the stores.
+        beside: models that are fitted at once (``itemknn``, ``ease``, ``popularity``), more teachers after the stores;
+            they are fitted here, on the rows that the stores' teachers were fitted on.
         depth: ranks that count, and the length of the lists (paper: 100), or the depth that all have, if that is less;
             by default that.
         temperature: how fast importance falls with the rank (paper: 10).
@@ -90,8 +86,8 @@ def ensemble(
     shown = progress or Silent()
     names = list(knowledge) if isinstance(knowledge, Mapping) else None
     paths = [Path(path) for path in (knowledge.values() if isinstance(knowledge, Mapping) else knowledge)]
-    opened = open_data(data) if data is not None else _data_beside(paths)
-    teachers = _open(paths, names or _names(paths), opened)
+    opened = open_data(data) if data is not None else data_beside(paths)
+    teachers = open_teachers(paths, names, opened, [make_model(model, "beside") for model in beside], shown)
     if weights is not None and len(weights) != len(teachers):
         raise OptionError(f"weights: expected {len(teachers)}, one a teacher, found {len(weights)}")
     common = _common_depth(teachers, opened, depth, shown)
@@ -103,9 +99,12 @@ def ensemble(
         "consistency": consistency,
         "debias": debias,
     }
-    stores = {
-        f"teacher:{place}": _hash(teacher) for place, teacher in enumerate(teachers)
-    }  # by place: weights go by it too
+    if beside:
+        options["beside"] = [teacher.described["model_options"] for teacher in teachers[len(paths) :]]
+    stores = {  # by place: weights go by it too
+        f"teacher:{place}": teacher.described["knowledge"]
+        for place, teacher in enumerate(teachers[: len(paths)])
+    }
     with artifacts.step(
         out, kind="knowledge", options=options, inputs={"data": opened.hash} | stores, force=force
     ) as job:
@@ -136,91 +135,26 @@ def ensemble(
                     "score_scale": 1.0,
                     "kinds": sorted(kinds),
                     MEMBERS: [
-                        _describe(teacher, member) for teacher, member in zip(teachers, members, strict=True)
+                        {
+                            "name": member.name,
+                            "epochs": list(member.epochs),
+                            "depth": member.states[-1].shape[1],
+                            **teacher.described,
+                        }
+                        for teacher, member in zip(teachers, members, strict=True)
                     ],
                     "users": opened.num_users,
                     "items": opened.num_items,
                     "users_hash": opened.users.hash,
                     "items_hash": opened.items.hash,
-                    "validation": _validation(lists, opened, teachers[0].knowledge.on),
+                    "validation": lists_validation(lists, opened, teachers[0].knowledge.on),
                     "bytes": sum(f.stat().st_size for f in job.work.rglob("*") if f.is_file()),
                 }
             )
     return load_knowledge(out, opened)
 
 
-def _data_beside(paths: Sequence[Path]) -> Data:
-    """The data that the first store was made from, looked for beside the stores.
-
-    Raises:
-        OptionError: it is not there.
-    """
-    if not paths:
-        raise OptionError("no teacher", "name at least one knowledge directory made by extract")
-    wanted = read_manifest(paths[0], kind="knowledge").inputs.get("data")
-    for folder in dict.fromkeys(path.resolve().parent for path in paths):
-        for place in sorted(folder.iterdir()):
-            try:
-                found = read_manifest(place, kind="data")
-            except (ArtifactError, OSError):
-                continue
-            if found.hash == wanted:
-                return Data.load(place)
-    raise OptionError(
-        f"the data {wanted} that {paths[0]} was made from is not beside the stores", "name it: --data DATA"
-    )
-
-
-def _open(paths: Sequence[Path], names: Sequence[str], data: Data) -> list[_Teacher]:
-    """The stores, each with a name of its own."""
-    if not paths:
-        raise OptionError("no teacher", "name at least one knowledge directory made by extract")
-    stores = [load_knowledge(path, data) for path in paths]
-    hashes = Counter(store.manifest.hash for store in stores if store.manifest)
-    for path, store in zip(paths, stores, strict=True):
-        manifest = store.manifest
-        assert manifest is not None
-        if hashes[manifest.hash] > 1:
-            raise OptionError(
-                f"{path} is given twice, or a copy of it",
-                "name each teacher once; --weights lets one count more",
-            )
-        if MEMBERS in manifest.summary:
-            raise OptionError(f"{path} is an ensemble itself", "name the stores of its teachers")
-        if "top_items" not in store.kinds:
-            raise MissingKnowledgeError(
-                f"{path} holds no top_items, and cannot derive them",
-                f"make them with: recdistill extract DATA TEACHER --kinds top_items --out {path}",
-            )
-    if len({store.on for store in stores}) > 1:
-        told = ", ".join(
-            f"{name} on {' and '.join(store.on)}" for name, store in zip(names, stores, strict=True)
-        )
-        raise OptionError(
-            f"the teachers were fitted on different splits: {told}", "put together teachers of the same ones"
-        )
-    return [_Teacher(name, path, store) for name, path, store in zip(names, paths, stores, strict=True)]
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The last component without "knowledge-"; the whole path where two agree."""
-    short = [path.resolve().name.removeprefix("knowledge-") for path in paths]
-    times = Counter(short)
-    return [name if times[name] == 1 else str(path) for name, path in zip(short, paths, strict=True)]
-
-
-def _model(teacher: _Teacher) -> str:
-    """The hash of the model that a store was made from, or of the store where that is not known."""
-    assert teacher.knowledge.manifest is not None
-    return teacher.knowledge.manifest.inputs.get("model") or teacher.knowledge.manifest.hash
-
-
-def _hash(teacher: _Teacher) -> str:
-    assert teacher.knowledge.manifest is not None
-    return teacher.knowledge.manifest.hash
-
-
-def _common_depth(teachers: Sequence[_Teacher], data: Data, asked: int | None, shown: Progress) -> int:
+def _common_depth(teachers: Sequence[EnsembleTeacher], data: Data, asked: int | None, shown: Progress) -> int:
     """The depth asked for, or the greatest stored; less where a teacher's lists, of all its states, are shorter."""
     stored = [teacher.knowledge.lists.get("top_items") for teacher in teachers]
     wanted = asked or max((lists.ids.shape[1] for lists in stored if lists is not None), default=_DEPTH)
@@ -238,7 +172,7 @@ def _common_depth(teachers: Sequence[_Teacher], data: Data, asked: int | None, s
     return have[shallow]
 
 
-def _members(teachers: Sequence[_Teacher], depth: int) -> list[Member]:
+def _members(teachers: Sequence[EnsembleTeacher], depth: int) -> list[Member]:
     found: list[Member] = []
     for teacher in teachers:
         (member,) = teacher.knowledge.members(depth)
@@ -247,7 +181,7 @@ def _members(teachers: Sequence[_Teacher], depth: int) -> list[Member]:
 
 
 def _say(
-    teachers: Sequence[_Teacher],
+    teachers: Sequence[EnsembleTeacher],
     members: Sequence[Member],
     options: dict[str, Any],
     train: Interactions,
@@ -263,13 +197,15 @@ def _say(
         shown.note(f"a single teacher: the ensemble ranks as {members[0].name} does")
     if options["consistency"] and all(len(member.states) == 1 for member in members):
         shown.note("consistency changes nothing: no teacher has more than one state")
-    models = Counter(_model(teacher) for teacher in teachers)
+    models = Counter(teacher.model for teacher in teachers)
     for teacher, member in zip(teachers, members, strict=True):
-        if models[_model(teacher)] > 1:
+        if models[teacher.model] > 1:
             shown.note(
                 f"{member.name} is not the only store of its model, which counts as often as it has stores"
             )
-        files = len(list((teacher.path / TRAJECTORY).glob("epoch-*.safetensors")))
+        files = (
+            0 if teacher.path is None else len(list((teacher.path / TRAJECTORY).glob("epoch-*.safetensors")))
+        )
         if files > len(member.states):
             shown.note(
                 f"{member.name} has {counted(files - len(member.states), 'repeated state')}: once is enough"
@@ -301,7 +237,7 @@ def _top_items(members: Sequence[Member], train: Interactions, options: dict[str
 
 
 def _top_users(
-    teachers: Sequence[_Teacher], lists: Lists, train: Interactions, options: dict[str, Any]
+    teachers: Sequence[EnsembleTeacher], lists: Lists, train: Interactions, options: dict[str, Any]
 ) -> Lists:
     """The teachers' lists of users, by importance alone; where one has none, those on whose lists an item stands."""
     theirs = [teacher.knowledge.lists.get("top_users") for teacher in teachers]
@@ -315,7 +251,7 @@ def _top_users(
 
 
 def _observed(
-    teachers: Sequence[_Teacher],
+    teachers: Sequence[EnsembleTeacher],
     members: Sequence[Member],
     train: Interactions,
     options: dict[str, Any],
@@ -345,8 +281,8 @@ def _observed(
     )
 
 
-def _validation(lists: Lists, data: Data, on: Sequence[str]) -> dict[str, float]:
-    """The ensemble's metrics on the valid rows, measured as the teachers' are while they train.
+def lists_validation(lists: Lists, data: Data, on: Sequence[str]) -> dict[str, float]:
+    """Metrics of stored lists on the valid rows, measured as the teachers' are while they train.
 
     Empty where that is something else than a ranking of lists without train items: there are no valid rows, or the
     teachers were fitted on them, users take items again, or some users' valid rows have histories of their own.
@@ -367,19 +303,3 @@ def _save_member(folder: Path, member: Member) -> None:
         save_arrays(folder / f"epoch-{epoch:06d}.safetensors", {"ids": ids})
     if member.observed_scores is not None:
         save_arrays(folder / OBSERVED, {"scores": member.observed_scores})
-
-
-def _describe(teacher: _Teacher, member: Member) -> dict[str, Any]:
-    """A member in the manifest: what it is called, and by what hashes and sizes it is known."""
-    manifest = teacher.knowledge.manifest
-    assert manifest is not None
-    return {
-        "name": member.name,
-        "epochs": list(member.epochs),
-        "depth": member.states[-1].shape[1],
-        "knowledge": manifest.hash,
-        "model": manifest.inputs.get("model"),
-        "model_options": manifest.summary.get("model"),
-        "parameters": manifest.summary.get("parameters"),
-        "bytes": manifest.summary.get("model_bytes"),
-    }

@@ -12,11 +12,12 @@ from recdistill.data.prepared import Data
 from recdistill.errors import OptionError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
-from recdistill.steps.distill import check_validates, distill, make_methods, open_knowledge
+from recdistill.steps.distill import check_validates, distill, open_knowledge
 from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
+from recdistill.steps.methods import make_methods
 from recdistill.steps.origins import (
     Origin,
     check_ensemble,
@@ -25,6 +26,7 @@ from recdistill.steps.origins import (
     check_student,
     origin_of,
 )
+from recdistill.steps.recipe import store_beside, with_neighbours
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
     alone_of,
@@ -106,6 +108,10 @@ def run(
     alone_model, alone_training = alone_of(tables["alone"], student_model, training)
     train(data, alone_model, root / "alone", training=alone_training, **fitting)
     methods = tables["distill"] or None
+    if methods is None:
+        both = with_neighbours(knowledge, data, store_beside(root / "student"), **common)
+        if both is not knowledge and both.path is not None:
+            knowledge, evaluated[both.path.name] = both, both.path
     fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
     distill(data, knowledge, student_model, methods, root / "student", **fitting)
     models = {**evaluated, "alone": root / "alone", "student": root / "student"}

@@ -28,7 +28,7 @@ from recdistill.searching.costs import count
 from recdistill.searching.options import SearchOptions
 from recdistill.searching.outcome import check_budget, drawn, meters_of, preferred, searched, undecided
 from recdistill.searching.supernet import Supernet
-from recdistill.steps.distill import MethodLike, check_validates, lineage_of, make_methods, open_knowledge
+from recdistill.steps.distill import check_validates, lineage_of, open_knowledge
 from recdistill.steps.fit import (
     DataLike,
     make_training,
@@ -38,6 +38,7 @@ from recdistill.steps.fit import (
     pick_device,
 )
 from recdistill.steps.load import load, save_model
+from recdistill.steps.methods import MethodLike, make_methods
 from recdistill.training.checkpoint import Checkpoint, note_start
 from recdistill.training.loop import Validator, train
 from recdistill.training.options import TrainingOptions

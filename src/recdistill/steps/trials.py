@@ -15,8 +15,8 @@ from recdistill.errors import DataError, MissingKnowledgeError, OptionError, Out
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
-from recdistill.steps.distill import make_methods
 from recdistill.steps.fit import make_model, make_training, make_validator, pick_device
+from recdistill.steps.methods import make_methods
 from recdistill.steps.tunefile import Setting, TunePlan
 from recdistill.training import loop
 from recdistill.wording import counted

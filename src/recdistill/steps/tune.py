@@ -17,9 +17,10 @@ from recdistill.errors import ArtifactError, DataError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.runfiles import toml_text
-from recdistill.steps.distill import check_validates, make_methods, note_teacher, open_knowledge
+from recdistill.steps.distill import check_validates, note_teacher, open_knowledge
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import open_data
+from recdistill.steps.methods import make_methods
 from recdistill.steps.origins import check_reads
 from recdistill.steps.runtables import lines_of, prepare_source, read_tree, split_model
 from recdistill.steps.train import train

@@ -13,7 +13,8 @@ from recdistill import config
 from recdistill.config import validated
 from recdistill.distillers.base import term_names
 from recdistill.errors import OptionError
-from recdistill.steps.distill import DEFAULT_PRESET, ObjectiveOptions, make_methods, method_tables
+from recdistill.steps.distill import ObjectiveOptions
+from recdistill.steps.methods import DEFAULT_PRESET, make_methods, method_tables
 from recdistill.steps.origins import Origin, check_needs, check_student, origin_of
 from recdistill.steps.runtables import (
     alone_of,
