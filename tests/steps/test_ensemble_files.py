@@ -63,6 +63,20 @@ class Stopping(Silent):
             yield stage
 
 
+def test_a_model_fitted_at_once_beside_one_teacher(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log, teacher=copy.deepcopy(TEACHERS[0]) | {"name": ""}, ensemble={"beside": ["itemknn"]})
+    del tree["teacher"]["name"]
+    found = rd.run({**tree, "distill": [RRD]}, tmp_path / "run")
+    assert list(found.evaluation["models"]) == ["teacher", "ensemble", "alone", "student"]
+    told = read_manifest(tmp_path / "run" / "ensemble").summary["members"]
+    assert [member["name"] for member in told] == ["teacher", "itemknn"]
+    both = found.evaluation["models"]["ensemble"]["parameters"]
+    assert both == found.evaluation["models"]["teacher"]["parameters"] + told[1]["parameters"]
+    compared = rd.compare({**tree, "method": [{"name": "rrd", "distill": [RRD]}]}, tmp_path / "compare")
+    assert set(compared.comparison["lineage"]["rrd"].values()) == {"ensemble", "alone"}
+    assert compared.comparison["costs"]["ensemble"] == compared.comparison["costs"]["teacher"]
+
+
 def test_a_run_of_several_teachers(log: Path, tmp_path: Path) -> None:
     found = rd.run(file_of(log, distill=[RRD], ensemble={"debias": 0.5}), tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.name[0] != ".") == sorted(
