@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,12 @@ def test_scores_are_those_of_the_dense_formula(shrinkage: float, monkeypatch: py
     ids, found = nearest(pairs, 6, shrinkage)
     assert bool((found[ids >= 0] >= smallest.expand(-1, 6)[ids >= 0]).all())
     assert torch.equal((ids >= 0).sum(1), (similar > 0).sum(1).clamp(max=6))
+
+
+def test_blocks_hold_items_of_like_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(itemknn, "_BLOCK_BYTES", 4 * 10)
+    found = [part.tolist() for part in itemknn._blocks(np.array([3, 0, 12, 5, 5, 1]))]
+    assert found == [[2], [3, 4], [0, 5]]  # 12 is more than a block holds; 2 x 5, and 3 rows of 3 would go in
 
 
 def test_options_change_the_scores() -> None:

@@ -130,6 +130,8 @@ def test_nothing_stands_beside_where_nothing_can_decide(line: Path, tmp_path: Pa
         data, {"name": "bpr", "dim": 8}, tmp_path / "refit", training=FAST, on=("train", "valid")
     )
     embeddings = rd.extract(data, line / "teacher", tmp_path / "embeddings", kinds=("embeddings",))
+    rd.train(data, "itemknn", tmp_path / "neighbours")
+    assert as_it_is(rd.extract(data, tmp_path / "neighbours", tmp_path / "of-neighbours", depth=20))
     assert as_it_is(ensemble)
     assert as_it_is(rd.extract(data, refit, tmp_path / "of-refit", depth=20))
     assert as_it_is(open_knowledge(line / "teacher", data))

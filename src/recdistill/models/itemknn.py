@@ -8,13 +8,16 @@ Top-N Recommendation Algorithms, TOIS 2004.
 
 U_i: train users of item i; D_u: u's train items; N(i): the n items most similar to i, of similarity above 0; h: the
 shrinkage of Bell & Koren (KDD Cup 2007), which distrusts similarities that few users support. Similarities are made
-a block of items at a time from sparse rows, and only N(i) is kept.
+a block of items at a time, of pairs that some user took, and only N(i) is kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -66,6 +69,8 @@ class ItemKNN(HistoryModel):
 def nearest(interactions: Interactions, count: int, shrinkage: float) -> tuple[Tensor, Tensor]:
     """The ``count`` items most similar to each item, equal ones by smaller index.
 
+    Takes time and memory by the pairs of items that a user took both of, not by items × items.
+
     Returns:
         ids ``(I, n)`` int32, padded with −1, and similarities ``(I, n)``, padded with 0.
     """
@@ -73,16 +78,37 @@ def nearest(interactions: Interactions, count: int, shrinkage: float) -> tuple[T
     taken = binary_matrix(ops.Rows(interactions.indptr, interactions.items), num_items)
     items = taken.T.tocsr()
     lengths = interactions.item_counts.float().sqrt()
-    ids = torch.empty(num_items, count, dtype=torch.int32)
-    similarities = torch.empty(num_items, count)
-    size = max(1, _BLOCK_BYTES // (4 * num_items))
-    for start in range(0, num_items, size):
-        part = slice(start, start + size)
-        both = torch.from_numpy((items[part] @ taken).toarray())  # users who took both
-        found = both / (lengths[part, None] * lengths + shrinkage)
-        found.diagonal(start).fill_(0.0)
-        found.masked_fill_(both == 0, -torch.inf)
-        found.diagonal(start).fill_(-torch.inf)
-        best, chosen = ops.top_k_dense(found, count)
-        ids[part], similarities[part] = chosen.int(), best.masked_fill(chosen < 0, 0.0)
+    ids = torch.full((num_items, count), -1, dtype=torch.int32)
+    similarities = torch.zeros(num_items, count)
+    pairs = (items @ interactions.user_counts.numpy()).astype(np.int64)  # at least as many as neighbours
+    for part in _blocks(np.minimum(pairs, num_items)):
+        both = items[part.numpy()] @ taken  # users who took both
+        both.sort_indices()
+        found = torch.from_numpy(both.data)
+        rows = torch.from_numpy(np.diff(both.indptr)).long()
+        row = torch.arange(len(part)).repeat_interleave(rows)
+        column = torch.from_numpy(both.indices).long()
+        found = found / (lengths[part][row] * lengths[column] + shrinkage)
+        found[column == part[row]] = -torch.inf
+        place = torch.arange(len(row)) - torch.from_numpy(both.indptr[:-1]).long()[row]
+        width = int(rows.max())
+        scores, columns = (
+            torch.full((len(part), width), -torch.inf),
+            torch.zeros(len(part), width, dtype=torch.int32),
+        )
+        scores[row, place], columns[row, place] = found, column.int()
+        best, chosen = ops.top_k_dense(scores, count)
+        ids[part] = columns.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
+        similarities[part] = best.masked_fill(chosen < 0, 0.0)
     return ids, similarities
+
+
+def _blocks(widths: npt.NDArray[np.int64]) -> Iterator[Tensor]:
+    """Items of like width together, of as many numbers as a block may hold; those of width 0 in none."""
+    order = np.argsort(-widths, kind="stable")
+    order = order[widths[order] > 0]
+    start = 0
+    while start < len(order):
+        stop = start + max(1, _BLOCK_BYTES // (4 * int(widths[order[start]])))
+        yield torch.from_numpy(order[start:stop])
+        start = stop

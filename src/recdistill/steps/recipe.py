@@ -37,8 +37,8 @@ def with_neighbours(
     """A teacher's lists put together with those of ItemKNN on the same rows, where that ranks the valid rows better.
 
     Args:
-        knowledge: the teacher's. It is returned as it is where it is no store of one teacher's lists, or where there
-            are no valid rows to decide by.
+        knowledge: the teacher's. It is returned as it is where it is no store of one teacher's lists, or one of
+            ItemKNN, or where there are no valid rows to decide by.
         data: what the teacher was fitted on.
         out: the knowledge directory to write; nothing is left there where the teacher alone is better.
         force: replace another store in ``out``.
@@ -50,14 +50,14 @@ def with_neighbours(
     store = knowledge.manifest
     if store is None or store.kind != "knowledge" or MEMBERS in store.summary or knowledge.path is None:
         return knowledge
-    if "top_items" not in knowledge.kinds:
+    if "top_items" not in knowledge.kinds or dict(store.summary.get("model") or {}).get("name") == BESIDE:
         return knowledge
     lists = knowledge.top_items(torch.arange(data.num_users), knowledge.list_depth("top_items") or _DEPTH)
     own = lists_validation(lists, data, knowledge.on).get(_METRIC)
     if own is None:
         return knowledge
     both = ensemble(
-        [knowledge.path],
+        {"teacher": knowledge.path},
         out,
         data=data,
         beside=[BESIDE],
