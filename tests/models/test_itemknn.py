@@ -29,7 +29,7 @@ def test_similarities_by_hand() -> None:
 
 @pytest.mark.parametrize("shrinkage", [0.0, 3.0])
 def test_scores_are_those_of_the_dense_formula(shrinkage: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(itemknn, "_BLOCK_BYTES", 7 * 40 * 4)
+    monkeypatch.setattr(itemknn, "_BLOCK_BYTES", 7 * 40 * itemknn._PAIR_BYTES)
     pairs = tiny_interactions(30, 40, seed=5)
     taken = torch.zeros(30, 40)
     taken[pairs.users.long(), pairs.items.long()] = 1
@@ -44,7 +44,7 @@ def test_scores_are_those_of_the_dense_formula(shrinkage: float, monkeypatch: py
 
 
 def test_blocks_hold_items_of_like_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(itemknn, "_BLOCK_BYTES", 4 * 10)
+    monkeypatch.setattr(itemknn, "_BLOCK_BYTES", 10 * itemknn._PAIR_BYTES)
     found = [part.tolist() for part in itemknn._blocks(np.array([3, 0, 12, 5, 5, 1]))]
     assert found == [[2], [3, 4], [0, 5]]  # 12 is more than a block holds; 2 x 5, and 3 rows of 3 would go in
 

@@ -264,9 +264,7 @@ def test_the_default_method_goes_as_far_as_the_knowledge(
     line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = Said()
-    monkeypatch.setattr(
-        "recdistill.steps.distill.with_neighbours", lambda teacher, *_, **__: teacher
-    )  # as it is
+    monkeypatch.setattr("recdistill.steps.distill.with_beside", lambda teacher, *_: teacher)  # as it is
     lists = rd.extract(line / "data", line / "bpr", tmp_path / "lists", kinds=("top_items",), depth=15)
     ensemble = rd.ensemble([line / "knowledge-bpr", line / "knowledge-cml"], tmp_path / "ensemble", depth=25)
     found: dict[str, list[dict[str, Any]]] = {}

@@ -74,7 +74,33 @@ def test_a_model_fitted_at_once_beside_one_teacher(log: Path, tmp_path: Path) ->
     assert both == found.evaluation["models"]["teacher"]["parameters"] + told[1]["parameters"]
     compared = rd.compare({**tree, "method": [{"name": "rrd", "distill": [RRD]}]}, tmp_path / "compare")
     assert set(compared.comparison["lineage"]["rrd"].values()) == {"ensemble", "alone"}
-    assert compared.comparison["costs"]["ensemble"] == compared.comparison["costs"]["teacher"]
+    costs = compared.comparison["costs"]
+    assert costs["ensemble"]["parameters"]["mean"] == both
+    assert costs["ensemble"]["seconds"]["mean"] == costs["teacher"]["seconds"]["mean"]
+    weighted = rd.run(
+        {**tree, "distill": [RRD], "ensemble": {"beside": ["itemknn"], "weights": [1, 2]}}, tmp_path / "w"
+    )
+    assert read_manifest(weighted.out / "ensemble").options["weights"] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        (["bpr"], "beside: bpr is trained by steps"),
+        (["nope"], "no model is called 'nope'"),
+        ("itemknn", "beside: expected a list of models, found 'itemknn'"),
+        ([3], "beside: expected models, found 3"),
+        (["ease", "ease"], "beside: ease is named twice"),
+        ([{"name": "itemknn", "num_neighbors": 0}], "num_neighbors"),
+        (["knn"], "no model is called 'knn'"),
+    ],
+)
+def test_what_cannot_stand_beside_is_refused_before_the_first_step(
+    log: Path, tmp_path: Path, beside: Any, told: str
+) -> None:
+    with pytest.raises(OptionError, match=told):
+        rd.run(file_of(log, ensemble={"beside": beside}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_several_teachers(log: Path, tmp_path: Path) -> None:

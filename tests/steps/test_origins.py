@@ -97,8 +97,7 @@ def test_a_comparison_of_what_was_given_and_what_is_trained(log: Path, stores: s
 def test_a_run_from_a_store_alone(
     log: Path, stores: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for step in ("run", "distill"):  # the teacher as it is
-        monkeypatch.setattr(f"recdistill.steps.{step}.with_neighbours", lambda teacher, *_, **__: teacher)
+    monkeypatch.setattr("recdistill.steps.distill.with_beside", lambda teacher, *_: teacher)  # as it is
     notes = Notes()
     unused = {"model": "ease", "training": {"epochs": 9}}
     tree = file_of(log, {"knowledge": stores, **unused}, extract={"depth": 3})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,11 +11,12 @@ import pytest
 import torch
 
 import recdistill as rd
-from recdistill.artifacts import read_manifest
+from recdistill.artifacts import Manifest, read_manifest
 from recdistill.data.prepared import Data
-from recdistill.errors import OptionError
+from recdistill.errors import ArtifactError, OptionError
 from recdistill.knowledge.base import Lists
 from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
+from recdistill.models.itemknn import ItemKNN
 from recdistill.progress import Silent
 from recdistill.steps import recipe
 from recdistill.steps.distill import open_knowledge
@@ -47,33 +49,61 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def student(line: Path, out: Path, **others: object) -> tuple[str, Path]:
-    """What a default student was told, and the directory where the knowledge of both is, or would be."""
+def student(line: Path, out: Path, **others: Any) -> tuple[str, Manifest]:
+    """What was said of a student, and its manifest."""
     said = Said()
+    chosen: dict[str, Any] = {"knowledge": line / "knowledge", **others}
     rd.distill(
-        line / "data", line / "knowledge", {"name": "bpr", "dim": 3}, out=out, training=FAST, progress=said, **others
-    )  # fmt: skip
-    return said.text, out.with_name(out.name + "-knowledge")
+        line / "data", model={"name": "bpr", "dim": 3}, out=out, training=FAST, progress=said, **chosen
+    )
+    return said.text, read_manifest(out, kind="model")
 
 
 def test_itemknn_stands_beside_a_teacher_that_it_helps(line: Path, tmp_path: Path) -> None:
-    told, store = student(line, tmp_path / "student")
+    told, made = student(line, tmp_path / "student")
     data = Data.load(line / "data")
     by_hand = rd.ensemble(
         [line / "knowledge"], tmp_path / "both", data=data, beside=["itemknn"], temperature=30.0
     )
-    both = load_knowledge(store, data)
-    assert torch.equal(both.lists["top_items"].ids, by_hand.lists["top_items"].ids)
-    own = lists_validation(
-        load_knowledge(line / "knowledge", data).top_items(torch.arange(80), 30), data, ("train",)
-    )["ndcg@10"]
-    assert both.manifest is not None
-    found = both.manifest.summary["validation"]["ndcg@10"]
+    teacher = load_knowledge(line / "knowledge", data)
+    own = lists_validation(teacher.top_items(torch.arange(80), 30).ids, data, ("train",))["ndcg@10"]
+    assert by_hand.manifest is not None
+    found = by_hand.manifest.summary["validation"]["ndcg@10"]
     assert found > own
-    assert f"itemknn stands beside the teacher in {store}: ndcg@10 of the valid rows {found:.4f}" in told
-    made = read_manifest(tmp_path / "student", kind="model")
-    assert made.inputs["knowledge"] == both.manifest.hash
-    assert made.summary["teacher"] == read_manifest(line / "teacher", kind="model").hash
+    assert (
+        f"the teacher and itemknn as one: ndcg@10 of the valid rows {found:.4f} with it, {own:.4f} without"
+        in told
+    )
+    assert made.options["beside"] == {"name": "itemknn", **ItemKNN().options, "temperature": 30.0}
+    assert made.inputs["knowledge"] == read_manifest(line / "knowledge").hash
+    assert made.summary["teacher"] == read_manifest(line / "teacher").hash
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both", "student"]
+
+
+def test_both_in_memory_are_what_the_ensemble_stores(line: Path, tmp_path: Path) -> None:
+    data = Data.load(line / "data")
+    stored = rd.ensemble(
+        [line / "knowledge"], tmp_path / "both", data=data, beside=["itemknn"], temperature=30.0
+    )
+    both = recipe.with_beside(load_knowledge(line / "knowledge", data), data, "itemknn", Silent())
+    for kind in ("top_items", "top_users"):
+        assert torch.equal(both.lists[kind].ids, stored.lists[kind].ids)
+        assert torch.equal(both.lists[kind].scores, stored.lists[kind].scores)
+    assert torch.equal(both.observed_scores(), stored.observed_scores())
+    assert both.kinds == stored.kinds
+    chosen = {"model": {"name": "bpr", "dim": 3}, "methods": {"method": "rce-kd", "k": 10}, "training": FAST}
+    first = rd.distill(data, tmp_path / "both", out=tmp_path / "of-store", **chosen)
+    second = rd.distill(data, line / "knowledge", out=tmp_path / "in-memory", beside="itemknn", **chosen)
+    users = torch.arange(80)
+    assert torch.equal(first.frozen().user_embeddings(users), second.frozen().user_embeddings(users))
+
+
+def test_the_same_call_finds_the_student(line: Path, tmp_path: Path) -> None:
+    student(line, tmp_path / "student")
+    told, _ = student(line, tmp_path / "student")
+    assert "already there, same inputs and options: reused" in told
+    with pytest.raises(ArtifactError, match="beside"):
+        student(line, tmp_path / "student", beside="none")
 
 
 def test_its_gap_is_that_of_the_teacher_that_was_named(line: Path, tmp_path: Path) -> None:
@@ -81,61 +111,56 @@ def test_its_gap_is_that_of_the_teacher_that_was_named(line: Path, tmp_path: Pat
     models = {"teacher": line / "teacher", "alone": line / "alone", "student": tmp_path / "student"}
     found = rd.evaluate(line / "data", models, tmp_path / "evaluation", latency=False, alone=line / "alone")
     assert found["models"]["student"]["teacher"] == "teacher"
-    assert found["groups"]["student"]["gap_closed"]
 
 
 def test_the_teacher_alone_where_both_are_worse(
     line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "lists_validation", lambda *_: {"ndcg@10": 0.99})
-    told, store = student(line, tmp_path / "student")
-    assert "itemknn does not stand beside the teacher" in told
-    assert "0.9900 without" in told
-    assert not store.exists()
-    used = read_manifest(tmp_path / "student", kind="model").inputs["knowledge"]
-    assert used == read_manifest(line / "knowledge", kind="knowledge").hash
+    monkeypatch.setattr(recipe, "lists_validation", lambda *_: {"ndcg@10": 0.9})
+    told, made = student(line, tmp_path / "student")
+    assert (
+        "the teacher alone, without itemknn: ndcg@10 of the valid rows 0.9000 with it, 0.9000 without" in told
+    )
+    assert "beside" not in made.options
 
 
-def test_named_methods_learn_from_what_is_named(line: Path, tmp_path: Path) -> None:
-    told, store = student(line, tmp_path / "student", methods="recommended")
-    assert "itemknn" not in told
-    assert not store.exists()
-
-
-def test_a_run_without_methods_shows_what_stands_beside(line: Path, tmp_path: Path) -> None:
-    model = {"model": "bpr", "dim": 8, "training": {**FAST, "epochs": 4}}
-    tree = {
-        "data": {"source": str(line / "log.csv")},
-        "teacher": model,
-        "extract": {"depth": 30},
-        "student": {**model, "dim": 3},
-        "evaluate": {"latency": False},
-    }
-    found = rd.run(tree, tmp_path / "run")
-    assert list(found.evaluation["models"]) == ["teacher", "student-knowledge", "alone", "student"]
-    assert found.evaluation["models"]["student"]["teacher"] == "teacher"
-    again = rd.run(tree, tmp_path / "run")
-    assert again.evaluation == found.evaluation
-
-
-def test_nothing_stands_beside_where_nothing_can_decide(line: Path, tmp_path: Path) -> None:
+def test_the_teacher_alone_where_valid_rows_cannot_tell(line: Path, tmp_path: Path) -> None:
     data = Data.load(line / "data")
-
-    def as_it_is(store: TeacherKnowledge) -> bool:
-        found = recipe.with_neighbours(store, data, tmp_path / "both", force=False, progress=Silent())
-        return found is store and not (tmp_path / "both").exists()
-
-    ensemble = rd.ensemble([line / "knowledge"], tmp_path / "ensemble", data=data)
     refit = rd.train(
         data, {"name": "bpr", "dim": 8}, tmp_path / "refit", training=FAST, on=("train", "valid")
     )
-    embeddings = rd.extract(data, line / "teacher", tmp_path / "embeddings", kinds=("embeddings",))
+    rd.extract(data, refit, tmp_path / "knowledge", depth=20)
+    told, made = student(line, tmp_path / "student", knowledge=tmp_path / "knowledge")
+    assert (
+        "the valid rows cannot tell whether itemknn helps: the teacher alone; both with --beside itemknn"
+        in told
+    )
+    assert "beside" not in made.options
+    _, made = student(line, tmp_path / "both", knowledge=tmp_path / "knowledge", beside="itemknn")
+    assert made.options["beside"]["name"] == "itemknn"
+    assert made.on == ("train", "valid")
+
+
+def test_named_methods_and_other_teachers_learn_from_what_is_named(line: Path, tmp_path: Path) -> None:
+    data = Data.load(line / "data")
+
+    def as_it_is(teacher: TeacherKnowledge) -> bool:
+        return recipe.with_beside(teacher, data, None, Silent()) is teacher
+
+    told, made = student(line, tmp_path / "student", methods="recommended")
+    assert "itemknn" not in told
+    assert "beside" not in made.options
     rd.train(data, "itemknn", tmp_path / "neighbours")
     assert as_it_is(rd.extract(data, tmp_path / "neighbours", tmp_path / "of-neighbours", depth=20))
-    assert as_it_is(ensemble)
-    assert as_it_is(rd.extract(data, refit, tmp_path / "of-refit", depth=20))
     assert as_it_is(open_knowledge(line / "teacher", data))
-    assert not as_it_is(embeddings)  # its lists are derived, to depth 100
+    ensemble = rd.ensemble([line / "knowledge"], tmp_path / "ensemble", data=data)
+    assert as_it_is(ensemble)
+    with pytest.raises(OptionError, match="the knowledge is an ensemble, beside which itemknn cannot stand"):
+        recipe.with_beside(ensemble, data, "itemknn", Silent())
+    live = recipe.with_beside(open_knowledge(line / "teacher", data), data, "ease", Silent())
+    assert live.kinds == ensemble.kinds
+    embeddings = rd.extract(data, line / "teacher", tmp_path / "embeddings", kinds=("embeddings",))
+    assert not as_it_is(embeddings)  # its lists are derived
 
 
 def test_what_is_fitted_beside_is_what_a_store_of_it_holds(line: Path, tmp_path: Path) -> None:
@@ -169,8 +194,14 @@ def test_only_what_is_fitted_at_once_stands_beside(
 ) -> None:
     with pytest.raises(OptionError, match=told):
         rd.ensemble([line / "knowledge"], tmp_path / "out", data=line / "data", beside=[beside])
+    with pytest.raises(OptionError, match=told):
+        student(line, tmp_path / "out", beside=beside)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_are_taken_once(line: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="beside: itemknn is the name of a teacher already"):
         rd.ensemble({"itemknn": line / "knowledge"}, tmp_path / "out", data=line / "data", beside=["itemknn"])
-    with pytest.raises(OptionError, match="beside: ease is the name of a teacher already"):
+    with pytest.raises(OptionError, match="beside: ease is named twice"):
         rd.ensemble([line / "knowledge"], tmp_path / "out", data=line / "data", beside=["ease", "ease"])
     assert not (tmp_path / "out").exists()

@@ -56,8 +56,15 @@ def distill(
         Option(
             "--method",
             help="A method or a preset that recdistill options lists; repeated ones add up"
-            " (default recommended, as far as the knowledge goes, from the teacher and ItemKNN put together"
-            " where that ranks the valid rows better).",
+            " (default recommended, as far as the knowledge goes).",
+            show_default=False,
+        ),
+    ] = None,
+    beside: Annotated[
+        str | None,
+        Option(
+            help="A model fitted at once (itemknn, ease, popularity) whose lists are put together with the teacher's,"
+            " or none (default: itemknn, where no method is named and both rank the valid rows better).",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +78,7 @@ def distill(
     from recdistill.steps.distill import open_knowledge
     from recdistill.steps.methods import method_tables
     from recdistill.steps.origins import check_trainable
-    from recdistill.steps.recipe import default_methods, store_beside, with_neighbours
+    from recdistill.steps.recipe import default_methods, with_beside
     from recdistill.training.options import TrainingOptions
 
     if (knowledge is None) == (live is None):
@@ -84,8 +91,8 @@ def distill(
     check_trainable(find("models", model))
     prepared = Data.load(data)
     teacher = open_knowledge(knowledge or live or "", prepared)
-    if not method:
-        teacher = with_neighbours(teacher, prepared, store_beside(call.out), **call.options())
+    if beside is not None or not method:
+        teacher = with_beside(teacher, prepared, beside, call.progress)
     tables, methods = _named(method_tables(method) if method else default_methods(teacher, call.progress))
     chosen = call.sorted_sets({"model": find("models", model), "training": TrainingOptions, **methods})
     run_distill(

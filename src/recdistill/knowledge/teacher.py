@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class TeacherKnowledge:
         manifest: the store's manifest; None for a live model.
         elsewhere: how to read a store that another program made; None for one of ours.
         sequence_model: a live teacher that reads sequences; None for others and for stores.
+        beside: the model whose lists were put together with the teacher's in memory, with its options; or None.
     """
 
     train: Interactions
@@ -67,6 +68,7 @@ class TeacherKnowledge:
     elsewhere: Elsewhere | None = None
     _by_item: Lists | None = field(default=None, repr=False)
     sequence_model: SequenceModel | None = None
+    beside: dict[str, Any] | None = None
     _members: dict[int, tuple[Member, ...]] = field(default_factory=lambda: {}, repr=False)
     _batch: Batch | None = field(default=None, repr=False)
     _reads: SequenceReads | None = field(default=None, repr=False)
@@ -173,7 +175,7 @@ class TeacherKnowledge:
         """How to come by the kinds, or by lists of that depth."""
         wanted = sorted({"embeddings" if kind == "scores" else kind for kind in kinds})
         deep = "" if depth is None else f" --depth {depth}"
-        if self._is_ensemble:
+        if self._is_ensemble and self.path is not None:
             command = f"recdistill ensemble KNOWLEDGE...{deep} --out {self.path} --force"
             return f"make it with: {command}" + (", of stores whose lists are as deep" if deep else "")
         if self.elsewhere is not None:

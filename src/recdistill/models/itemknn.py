@@ -27,7 +27,9 @@ from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.models.history import HistoryModel, binary_matrix
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 64 << 20
+_PAIR_BYTES = 64
+"""About what a pair of items takes while neighbours are found."""
 
 
 class ItemKNN(HistoryModel):
@@ -109,6 +111,6 @@ def _blocks(widths: npt.NDArray[np.int64]) -> Iterator[Tensor]:
     order = order[widths[order] > 0]
     start = 0
     while start < len(order):
-        stop = start + max(1, _BLOCK_BYTES // (4 * int(widths[order[start]])))
+        stop = start + max(1, _BLOCK_BYTES // (_PAIR_BYTES * int(widths[order[start]])))
         yield torch.from_numpy(order[start:stop])
         start = stop

@@ -13,6 +13,7 @@ from recdistill import artifacts
 from recdistill.artifacts import read_json, read_manifest, read_table, write_json
 from recdistill.data.prepared import Data
 from recdistill.evaluation.across import SplitResult, combine
+from recdistill.knowledge.members import MEMBERS
 from recdistill.steps.comparefile import REFIT, Plan
 from recdistill.steps.runcosts import describe_run, mean_costs, summed_costs
 
@@ -104,7 +105,8 @@ def combined(chosen: Plan, splits: Sequence[Split], failed: Sequence[Json], out:
 
 
 def _costs(chosen: Plan, splits: Sequence[Split]) -> tuple[list[Json], Json]:
-    """What each training took, and on average by row; an ensemble takes what its teachers do."""
+    """What each training took, and on average by row; an ensemble takes what its teachers do, and has their sizes and
+    those of the models fitted beside them."""
     teachers = {one.name: one.directory for one in chosen.teachers if not one.origin.given}
     trained = {*teachers.values(), *(row.name for row in chosen.rows)}
     runs = [
@@ -117,8 +119,15 @@ def _costs(chosen: Plan, splits: Sequence[Split]) -> tuple[list[Json], Json]:
     costs = {name: mean_costs(name, runs) for name in dict.fromkeys(run["name"] for run in runs)}
     for one in chosen.ensembles:
         if set(one.teachers) <= teachers.keys():
-            costs[one.directory] = summed_costs([costs[teachers[teacher]] for teacher in one.teachers])
+            own = [costs[teachers[teacher]] for teacher in one.teachers]
+            costs[one.directory] = summed_costs(own, _fitted_beside(splits[0].at(one.directory)))
     return runs, costs
+
+
+def _fitted_beside(ensemble: Path) -> list[Json]:
+    """The members of an ensemble that were fitted for it."""
+    members: list[Json] = read_manifest(ensemble, kind="knowledge").summary[MEMBERS]
+    return [member for member in members if member["knowledge"] is None]
 
 
 def _evaluations(

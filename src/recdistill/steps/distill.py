@@ -13,7 +13,6 @@ from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
 from recdistill.distillers.base import Objective
 from recdistill.errors import OptionError
-from recdistill.knowledge.members import MEMBERS
 from recdistill.knowledge.teacher import TeacherKnowledge, live, load_knowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
@@ -21,7 +20,7 @@ from recdistill.steps.fit import DataLike, ModelLike, fit, make_model, make_trai
 from recdistill.steps.load import check_trained_on, load
 from recdistill.steps.methods import MethodLike, make_methods
 from recdistill.steps.origins import check_reads, check_trainable
-from recdistill.steps.recipe import default_methods, store_beside, with_neighbours
+from recdistill.steps.recipe import default_methods, with_beside
 from recdistill.training.options import TrainingOptions
 
 
@@ -46,6 +45,7 @@ def distill(
     *,
     training: TrainingOptions | Mapping[str, Any] | None = None,
     base_weight: float = 1.0,
+    beside: str | None = None,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -60,11 +60,13 @@ def distill(
             that the teacher was fitted on: one of a refitted teacher on train and valid rows, without validation.
         model: the student: an unbuilt model, its name, or a table of its name and options.
         methods: methods and presets by name, tables with ``method`` and options, or instances; they add up. By default
-            the preset ``recommended``, as far as the knowledge goes, from the teacher's lists put together with those
-            of ItemKNN (in a store beside ``out``) where that ranks the valid rows better.
+            the preset ``recommended``, as far as the knowledge goes.
         out: the model directory to write.
         training: how to train.
         base_weight: weight of the student's own loss, at least 0.
+        beside: a model that is fitted at once, such as ``itemknn``, whose lists are put together with the teacher's; or
+            ``none``. By default ItemKNN, where no method is named, the teacher has a store, and the valid rows are
+            ranked better by both.
         seed: of initialisation and draws.
         device: ``auto``, ``cpu`` or ``cuda``.
         force: replace another model in ``out``.
@@ -83,8 +85,8 @@ def distill(
     check_trainable(type(student))
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
     progress = progress or Silent()
-    if methods is None:
-        teacher = with_neighbours(teacher, opened, store_beside(out), force=force, progress=progress)
+    if methods is None or beside is not None:
+        teacher = with_beside(teacher, opened, beside, progress)
     note_teacher(teacher, progress)
     distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
     check_reads(teacher, distillers)
@@ -96,6 +98,7 @@ def distill(
         make_training(training),
         out,
         distill=[{"method": d.method_name(), **d.options} for d in distillers],
+        beside=teacher.beside,
         inputs=inputs,
         lineage={"teacher": teacher_hash},
         on=teacher.on,
@@ -145,10 +148,7 @@ def lineage_of(knowledge: TeacherKnowledge) -> tuple[dict[str, str], str | None]
     if manifest is None:
         raise OptionError("the knowledge has no directory", "pass the path of a store or of a model")
     if manifest.kind == "knowledge":
-        members: list[dict[str, Any]] = manifest.summary.get(MEMBERS, [])
-        stored = [member["model"] for member in members if member["knowledge"] is not None]
-        alone = stored[0] if len(stored) == 1 else None  # the others of the ensemble were fitted for it
-        return {"knowledge": manifest.hash}, manifest.inputs.get("model", alone)
+        return {"knowledge": manifest.hash}, manifest.inputs.get("model")
     return {"live": manifest.hash}, manifest.hash
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -31,8 +31,8 @@ from recdistill.knowledge.ensemble import (
 from recdistill.knowledge.members import MEMBERS, OBSERVED, TRAJECTORY
 from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
 from recdistill.progress import Progress, Silent
-from recdistill.steps.ensembleteachers import EnsembleTeacher, data_beside, open_teachers
-from recdistill.steps.fit import DataLike, ModelLike, make_model, open_data
+from recdistill.steps.ensembleteachers import EnsembleTeacher, data_beside, models_beside, open_teachers
+from recdistill.steps.fit import DataLike, ModelLike, open_data
 from recdistill.wording import counted
 
 _BLOCK = 1 << 16
@@ -87,7 +87,7 @@ def ensemble(
     names = list(knowledge) if isinstance(knowledge, Mapping) else None
     paths = [Path(path) for path in (knowledge.values() if isinstance(knowledge, Mapping) else knowledge)]
     opened = open_data(data) if data is not None else data_beside(paths)
-    teachers = open_teachers(paths, names, opened, [make_model(model, "beside") for model in beside], shown)
+    teachers = open_teachers(paths, names, opened, models_beside(beside), shown)
     if weights is not None and len(weights) != len(teachers):
         raise OptionError(f"weights: expected {len(teachers)}, one a teacher, found {len(weights)}")
     common = _common_depth(teachers, opened, depth, shown)
@@ -111,47 +111,61 @@ def ensemble(
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
-            members = _members(teachers, common)
-            train = teachers[0].knowledge.train
-            _say(teachers, members, options, train, shown)
-            with shown.stage("ensemble", 3, "parts") as stage:
-                lists = _top_items(members, train, options)
-                _save_lists(job.work, "top_items", lists)
-                stage.advance(1)
-                _save_lists(job.work, "top_users", _top_users(teachers, lists, train, options))
-                stage.advance(1)
-                kinds = ["top_items", "top_users", "trajectory"]
-                ordered = _observed(teachers, members, train, options, shown)
-                if ordered is not None:
-                    kinds.append("observed_scores")
-                    save_arrays(job.work / OBSERVED, {"scores": ordered})
-                for place, member in enumerate(members):
-                    _save_member(job.work / MEMBERS / str(place), member)
-                stage.advance(1)
+            made = put_together(teachers, options, shown)
+            _save_lists(job.work, "top_items", made.top_items)
+            _save_lists(job.work, "top_users", made.top_users)
+            if made.observed is not None:
+                save_arrays(job.work / OBSERVED, {"scores": made.observed})
+            for place, member in enumerate(made.members):
+                _save_member(job.work / MEMBERS / str(place), member)
             job.summary.update(
                 {
-                    "model": {"name": "ensemble"},
+                    **made.summary,
                     "on": list(teachers[0].knowledge.on),
-                    "score_scale": 1.0,
-                    "kinds": sorted(kinds),
-                    MEMBERS: [
-                        {
-                            "name": member.name,
-                            "epochs": list(member.epochs),
-                            "depth": member.states[-1].shape[1],
-                            **teacher.described,
-                        }
-                        for teacher, member in zip(teachers, members, strict=True)
-                    ],
                     "users": opened.num_users,
                     "items": opened.num_items,
                     "users_hash": opened.users.hash,
                     "items_hash": opened.items.hash,
-                    "validation": lists_validation(lists, opened, teachers[0].knowledge.on),
+                    "validation": lists_validation(made.top_items.ids, opened, teachers[0].knowledge.on),
                     "bytes": sum(f.stat().st_size for f in job.work.rglob("*") if f.is_file()),
                 }
             )
     return load_knowledge(out, opened)
+
+
+class Together(NamedTuple):
+    """What several teachers give as one."""
+
+    top_items: Lists
+    top_users: Lists
+    observed: Tensor | None
+    members: list[Member]
+    summary: dict[str, Any]
+
+
+def put_together(teachers: Sequence[EnsembleTeacher], options: dict[str, Any], shown: Progress) -> Together:
+    """The lists, the common order of observed items and the members of an ensemble with these options."""
+    members, train = _members(teachers, options["depth"]), teachers[0].knowledge.train
+    _say(teachers, members, options, train, shown)
+    with shown.stage("ensemble", 3, "parts") as stage:
+        lists = _top_items(members, train, options)
+        stage.advance(1)
+        users = _top_users(teachers, lists, train, options)
+        stage.advance(1)
+        observed = _observed(teachers, members, train, options, shown)
+        stage.advance(1)
+    kinds = ["top_items", "top_users", "trajectory", *(["observed_scores"] if observed is not None else [])]
+    described = [
+        {
+            "name": member.name,
+            "epochs": list(member.epochs),
+            "depth": member.states[-1].shape[1],
+            **one.described,
+        }
+        for one, member in zip(teachers, members, strict=True)
+    ]
+    summary = {"model": {"name": "ensemble"}, "score_scale": 1.0, "kinds": sorted(kinds), MEMBERS: described}
+    return Together(lists, users, observed, members, summary)
 
 
 def _common_depth(teachers: Sequence[EnsembleTeacher], data: Data, asked: int | None, shown: Progress) -> int:
@@ -281,7 +295,7 @@ def _observed(
     )
 
 
-def lists_validation(lists: Lists, data: Data, on: Sequence[str]) -> dict[str, float]:
+def lists_validation(ids: Tensor, data: Data, on: Sequence[str]) -> dict[str, float]:
     """Metrics of stored lists on the valid rows, measured as the teachers' are while they train.
 
     Empty where that is something else than a ranking of lists without train items: there are no valid rows, or the
@@ -290,7 +304,7 @@ def lists_validation(lists: Lists, data: Data, on: Sequence[str]) -> dict[str, f
     targets, earlier = newcomers(data.valid, data.train)
     if data.has_repeats or earlier is not None or "valid" in on:
         return {}
-    return list_validation(lists.ids, data.train, targets)
+    return list_validation(ids, data.train, targets)
 
 
 def _save_lists(folder: Path, kind: str, lists: Lists) -> None:

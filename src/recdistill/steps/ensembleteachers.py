@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -17,6 +17,7 @@ from recdistill.knowledge.members import MEMBERS
 from recdistill.knowledge.teacher import TeacherKnowledge, live, load_knowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress
+from recdistill.steps.fit import ModelLike, make_model
 
 
 class EnsembleTeacher(NamedTuple):
@@ -95,9 +96,9 @@ def open_teachers(
         raise OptionError(
             f"the teachers were fitted on different splits: {told}", "put together teachers of the same ones"
         )
-    found = [_stored(name, path, store) for name, path, store in zip(names, paths, stores, strict=True)]
+    found = [stored(name, path, store) for name, path, store in zip(names, paths, stores, strict=True)]
     for model in beside:
-        found.append(_fitted(model, data, stores[0].on, [teacher.name for teacher in found], shown))
+        found.append(fitted(model, data, stores[0].on, [teacher.name for teacher in found], shown))
     return found
 
 
@@ -108,7 +109,34 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [name if times[name] == 1 else str(path) for name, path in zip(short, paths, strict=True)]
 
 
-def _stored(name: str, path: Path, knowledge: TeacherKnowledge) -> EnsembleTeacher:
+def models_beside(models: object) -> list[Recommender]:
+    """The models that ``beside`` names: unbuilt ones, names, or tables with ``name`` and options.
+
+    Raises:
+        OptionError: no list of models that are fitted at once, or one twice.
+    """
+    if isinstance(models, (str, Mapping)) or not isinstance(models, Sequence):
+        raise OptionError(f"beside: expected a list of models, found {models!r}", 'write ["itemknn"]')
+    made: list[Recommender] = []
+    for chosen in cast("Sequence[object]", models):
+        if not isinstance(chosen, (str, Mapping, Recommender)):
+            raise OptionError(f"beside: expected models, found {chosen!r}", 'write ["itemknn"]')
+        model = make_model(cast(ModelLike, chosen), "beside")
+        name = model.model_name()
+        if not model.closed_form:
+            able = [one for one in config.names("models") if config.find("models", one).closed_form]
+            raise OptionError(
+                f"beside: {name} is trained by steps",
+                f"models that are fitted at once: {', '.join(able)}; of others name a store made by extract",
+            )
+        if name in (one.model_name() for one in made):
+            raise OptionError(f"beside: {name} is named twice")
+        made.append(model)
+    return made
+
+
+def stored(name: str, path: Path | None, knowledge: TeacherKnowledge) -> EnsembleTeacher:
+    """A teacher that was extracted, or is read live."""
     manifest = knowledge.manifest
     assert manifest is not None
     described = {
@@ -121,17 +149,11 @@ def _stored(name: str, path: Path, knowledge: TeacherKnowledge) -> EnsembleTeach
     return EnsembleTeacher(name, path, knowledge, described)
 
 
-def _fitted(
+def fitted(
     model: Recommender, data: Data, on: Sequence[str], taken: Sequence[str], shown: Progress
 ) -> EnsembleTeacher:
-    """A model fitted on the splits ``on``, read live."""
+    """A model fitted at once on the splits ``on``, read live."""
     name = model.model_name()
-    if not model.closed_form:
-        able = [one for one in config.names("models") if config.find("models", one).closed_form]
-        raise OptionError(
-            f"beside: {name} is trained by steps",
-            f"models that are fitted at once: {', '.join(able)}; of others name a store made by extract",
-        )
     if name in taken:
         raise OptionError(f"beside: {name} is the name of a teacher already", "leave one of the two out")
     interactions = data.fitted(on)

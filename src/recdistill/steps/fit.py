@@ -82,6 +82,7 @@ def fit(
     out: Path | str,
     *,
     distill: list[dict[str, Any]],
+    beside: dict[str, Any] | None = None,
     inputs: dict[str, str],
     lineage: dict[str, Any],
     on: Sequence[str],
@@ -99,6 +100,8 @@ def fit(
     }
     if distill:
         options |= {"distill": distill, "base_weight": objective.base_weight}
+    if beside:
+        options["beside"] = beside
     inputs = {"data": data.hash, **inputs}
     with artifacts.step(
         out, kind="model", options=options, seed=seed, inputs=inputs, force=force, resume=resume

@@ -6,76 +6,102 @@ by ranks are better than either; a student that learns from the two as one can b
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from recdistill.data.prepared import Data
 from recdistill.distillers.rrd import RRD
+from recdistill.errors import OptionError
 from recdistill.knowledge.members import MEMBERS
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress
-from recdistill.steps.ensemble import ensemble, lists_validation
+from recdistill.steps.ensemble import lists_validation, put_together
+from recdistill.steps.ensembleteachers import fitted, models_beside, stored
 from recdistill.steps.methods import DEFAULT_PRESET, LISTS_PRESET, make_methods, method_tables
 
-BESIDE = "itemknn"
-TEMPERATURE = 30.0
-_DEPTH = 100
+USUAL = "itemknn"
+NONE = "none"
+_TEMPERATURE = 30.0
+_DEPTH = 500
 _METRIC = "ndcg@10"
 
 
-def store_beside(out: Path | str) -> Path:
-    """Where the knowledge of both is written for the student ``out``."""
-    return Path(out).with_name(Path(out).name + "-knowledge")
-
-
-def with_neighbours(
-    knowledge: TeacherKnowledge, data: Data, out: Path, *, force: bool, progress: Progress
+def with_beside(
+    knowledge: TeacherKnowledge, data: Data, model: str | None, progress: Progress
 ) -> TeacherKnowledge:
-    """A teacher's lists put together with those of ItemKNN on the same rows, where that ranks the valid rows better.
+    """A teacher's lists put together by ranks with those of a model that is fitted at once on the same rows.
+
+    They are kept in memory only: they follow from the store and the data.
 
     Args:
-        knowledge: the teacher's. It is returned as it is where it is no store of one teacher's lists, or one of
-            ItemKNN, or where there are no valid rows to decide by.
+        knowledge: the teacher's.
         data: what the teacher was fitted on.
-        out: the knowledge directory to write; nothing is left there where the teacher alone is better.
-        force: replace another store in ``out``.
-        progress: where stages are shown.
+        model: beside the teacher; ``none`` for the teacher alone; None for ItemKNN where the teacher has a store and
+            both rank the valid rows better.
+        progress: where what was chosen is said.
 
     Returns:
-        What to learn from.
+        What to learn from; its manifest has the hash and the inputs of the teacher's.
+
+    Raises:
+        OptionError: an ensemble, or a model that is trained by steps.
+        MissingKnowledgeError: the teacher has no lists.
     """
-    store = knowledge.manifest
-    if store is None or store.kind != "knowledge" or MEMBERS in store.summary or knowledge.path is None:
+    if model == NONE or (model is None and not _usual(knowledge)):
         return knowledge
-    if "top_items" not in knowledge.kinds or dict(store.summary.get("model") or {}).get("name") == BESIDE:
-        return knowledge
-    lists = knowledge.top_items(torch.arange(data.num_users), knowledge.list_depth("top_items") or _DEPTH)
-    own = lists_validation(lists, data, knowledge.on).get(_METRIC)
-    if own is None:
-        return knowledge
-    both = ensemble(
-        {"teacher": knowledge.path},
-        out,
-        data=data,
-        beside=[BESIDE],
-        temperature=TEMPERATURE,
-        force=force,
-        progress=progress,
-    )
-    assert both.manifest is not None
-    found = both.manifest.summary["validation"][_METRIC]
-    figures = f"{_METRIC} of the valid rows {found:.4f} with it, {own:.4f} without"
-    if found > own:
-        progress.note(
-            f"{BESIDE} stands beside the teacher in {out}: {figures}; --method names others, without it"
+    if knowledge.manifest is not None and MEMBERS in knowledge.manifest.summary:
+        raise OptionError(
+            f"beside: the knowledge is an ensemble, beside which {model} cannot stand any more",
+            "put it there with: recdistill ensemble KNOWLEDGE... --beside " + str(model),
         )
-        return both
-    shutil.rmtree(out)
-    progress.note(f"{BESIDE} does not stand beside the teacher: {figures}")
-    return knowledge
+    knowledge.require(frozenset({"top_items"}), "beside")
+    (chosen,) = models_beside([model or USUAL])
+    lists = knowledge.lists.get("top_items")
+    depth = min(_DEPTH if lists is None else lists.ids.shape[1], data.num_items)
+    name = chosen.model_name()
+    own = None
+    if model is None:
+        own = lists_validation(knowledge.members(depth)[0].states[-1], data, knowledge.on).get(_METRIC)
+        if own is None:
+            progress.note(
+                f"the valid rows cannot tell whether {name} helps: the teacher alone; both with --beside {name}"
+            )
+            return knowledge
+    teachers = [
+        stored("teacher", knowledge.path, knowledge),
+        fitted(chosen, data, knowledge.on, [], progress),
+    ]
+    options: dict[str, Any] = {
+        "ensemble": ["teacher", name], "depth": depth, "temperature": _TEMPERATURE, "weights": None,
+        "consistency": 0.0, "debias": 0.0,
+    }  # fmt: skip
+    made = put_together(teachers, options, progress)
+    if own is not None:
+        both = lists_validation(made.top_items.ids, data, knowledge.on)[_METRIC]
+        figures = f"{_METRIC} of the valid rows {both:.4f} with it, {own:.4f} without"
+        if both <= own:
+            progress.note(f"the teacher alone, without {name}: {figures}")
+            return knowledge
+        progress.note(f"the teacher and {name} as one: {figures}; --beside none leaves it out")
+    assert knowledge.manifest is not None
+    return TeacherKnowledge(
+        train=knowledge.train,
+        frozen=None,
+        lists={"top_items": made.top_items, "top_users": made.top_users},
+        observed=made.observed,
+        manifest=knowledge.manifest.model_copy(
+            update={"options": options, "summary": {**knowledge.manifest.summary, **made.summary}}
+        ),
+        beside={"name": name, **chosen.options, "temperature": _TEMPERATURE},
+    )
+
+
+def _usual(knowledge: TeacherKnowledge) -> bool:
+    """Whether it is a store with lists of one teacher, which is not ItemKNN itself."""
+    manifest = knowledge.manifest
+    if manifest is None or manifest.kind != "knowledge" or MEMBERS in manifest.summary:
+        return False
+    itself = dict(manifest.summary.get("model") or {}).get("name") == USUAL
+    return "top_items" in knowledge.kinds and not itself
 
 
 def default_methods(knowledge: TeacherKnowledge, progress: Progress) -> list[dict[str, Any]]:

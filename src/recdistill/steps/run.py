@@ -26,7 +26,6 @@ from recdistill.steps.origins import (
     check_student,
     origin_of,
 )
-from recdistill.steps.recipe import store_beside, with_neighbours
 from recdistill.steps.report import report
 from recdistill.steps.runtables import (
     alone_of,
@@ -108,10 +107,6 @@ def run(
     alone_model, alone_training = alone_of(tables["alone"], student_model, training)
     train(data, alone_model, root / "alone", training=alone_training, **fitting)
     methods = tables["distill"] or None
-    if methods is None:
-        both = with_neighbours(knowledge, data, store_beside(root / "student"), **common)
-        if both is not knowledge and both.path is not None:
-            knowledge, evaluated[both.path.name] = both, both.path
     fitting |= {"training": training, "base_weight": base_weight_of(tree, "distill")}
     distill(data, knowledge, student_model, methods, root / "student", **fitting)
     models = {**evaluated, "alone": root / "alone", "student": root / "student"}

@@ -50,7 +50,10 @@ def mean_costs(name: str, runs: list[Json]) -> Json:
     } | {"runs": len(own)}
 
 
-def summed_costs(costs: list[Json]) -> Json:
-    """What an ensemble took: all of its teachers."""
-    summed = {key: {"mean": sum(cost[key]["mean"] for cost in costs), "spread": None} for key in _COSTS}
+def summed_costs(costs: list[Json], beside: list[Json]) -> Json:
+    """What an ensemble took: all of its teachers; and their sizes, with those of the models fitted beside them."""
+    summed: Json = {}
+    for key in _COSTS:
+        sizes = [member[key] for member in beside] if key in ("parameters", "bytes") else []
+        summed[key] = {"mean": sum([*(cost[key]["mean"] for cost in costs), *sizes]), "spread": None}
     return summed | {"runs": sum(cost["runs"] for cost in costs)}

@@ -18,6 +18,7 @@ from recdistill.data.readers import NoSourceError
 from recdistill.errors import OptionError
 from recdistill.steps.distill import ObjectiveOptions
 from recdistill.steps.ensemble import ensemble
+from recdistill.steps.ensembleteachers import models_beside
 from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import make_model, make_training
@@ -241,11 +242,12 @@ def ensembles_of(tree: Mapping[str, Any], origins: Mapping[str, Origin]) -> tupl
                     f"ensemble.teachers: {teacher} is read live, and an ensemble puts stores together",
                     "give its store, or name the other teachers",
                 )
-        weights = options.get("weights")
-        if isinstance(weights, list) and len(weights) != len(chosen):
-            raise OptionError(
-                f"ensemble.weights: expected {len(chosen)}, one a teacher, found {len(weights)}"
-            )
+        beside = [model.model_name() for model in models_beside(options.get("beside", []))]
+        if taken := sorted({*beside} & {*map(str, chosen)}):
+            raise OptionError(f"ensemble.beside: {taken[0]} is the name of a teacher already")
+        weights, number = options.get("weights"), len(chosen) + len(beside)
+        if isinstance(weights, list) and len(weights) != number:
+            raise OptionError(f"ensemble.weights: expected {number}, one a teacher, found {len(weights)}")
         found.append(Ensemble(name, tuple(map(str, chosen)), options))
     return tuple(found)
 
