@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
 
 import recdistill as rd
+from line_cases import Notes
 from recdistill.artifacts import Manifest, read_manifest
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.knowledge.base import Lists
 from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
+from recdistill.models.ease import EASE
 from recdistill.models.itemknn import ItemKNN
 from recdistill.progress import Silent
 from recdistill.steps import recipe
@@ -25,25 +25,14 @@ from recdistill.steps.ensemble import lists_validation
 FAST = {"epochs": 2, "batch_size": 128, "learning_rate": 0.02}
 
 
-class Said(Silent):
-    def __init__(self) -> None:
-        self.text = ""
-
-    def note(self, text: str) -> None:
-        self.text += text + "\n"
-
-
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 users with 12 of 60 items each, by taste; a teacher of few epochs and its store."""
+def line(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, a teacher of few epochs, its store, and a student alone."""
     root = tmp_path_factory.mktemp("recipe")
-    rng = np.random.default_rng(0)
-    scores = 2 * rng.normal(size=(80, 3)) @ rng.normal(size=(60, 3)).T + rng.gumbel(size=(80, 60))
-    items = np.argsort(-scores, axis=1)[:, :12].reshape(-1)
-    table = pl.DataFrame({"user_id": np.repeat([f"u{n}" for n in range(80)], 12), "item_id": items + 1000})
-    table.write_csv(root / "log.csv")
-    data = rd.prepare(root / "log.csv", root / "data")
-    teacher = rd.train(data, {"name": "bpr", "dim": 8}, root / "teacher", training={**FAST, "epochs": 4})
+    data = rd.prepare(log, root / "data")
+    teacher = rd.train(
+        data, {"name": "bpr", "dim": 8}, root / "teacher", training={**FAST, "trajectory": (0.5, 1.0)}
+    )
     rd.extract(data, teacher, root / "knowledge", depth=30)
     rd.train(data, {"name": "bpr", "dim": 3}, root / "alone", training=FAST)
     return root
@@ -51,12 +40,12 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def student(line: Path, out: Path, **others: Any) -> tuple[str, Manifest]:
     """What was said of a student, and its manifest."""
-    said = Said()
+    said = Notes()
     chosen: dict[str, Any] = {"knowledge": line / "knowledge", **others}
     rd.distill(
         line / "data", model={"name": "bpr", "dim": 3}, out=out, training=FAST, progress=said, **chosen
     )
-    return said.text, read_manifest(out, kind="model")
+    return "\n".join(said.notes), read_manifest(out, kind="model")
 
 
 def test_itemknn_stands_beside_a_teacher_that_it_helps(line: Path, tmp_path: Path) -> None:
@@ -66,7 +55,7 @@ def test_itemknn_stands_beside_a_teacher_that_it_helps(line: Path, tmp_path: Pat
         [line / "knowledge"], tmp_path / "both", data=data, beside=["itemknn"], temperature=30.0
     )
     teacher = load_knowledge(line / "knowledge", data)
-    own = lists_validation(teacher.top_items(torch.arange(80), 30).ids, data, ("train",))["ndcg@10"]
+    own = lists_validation(teacher.top_items(torch.arange(60), 30).ids, data, ("train",))["ndcg@10"]
     assert by_hand.manifest is not None
     found = by_hand.manifest.summary["validation"]["ndcg@10"]
     assert found > own
@@ -91,10 +80,14 @@ def test_both_in_memory_are_what_the_ensemble_stores(line: Path, tmp_path: Path)
         assert torch.equal(both.lists[kind].scores, stored.lists[kind].scores)
     assert torch.equal(both.observed_scores(), stored.observed_scores())
     assert both.kinds == stored.kinds
+    for mine, theirs in zip(both.members(12), stored.members(12), strict=True):
+        assert mine.epochs == theirs.epochs
+        assert all(torch.equal(a, b) for a, b in zip(mine.states, theirs.states, strict=True))
+    assert [len(member.states) for member in both.members(12)] == [2, 1]
     chosen = {"model": {"name": "bpr", "dim": 3}, "methods": {"method": "rce-kd", "k": 10}, "training": FAST}
     first = rd.distill(data, tmp_path / "both", out=tmp_path / "of-store", **chosen)
     second = rd.distill(data, line / "knowledge", out=tmp_path / "in-memory", beside="itemknn", **chosen)
-    users = torch.arange(80)
+    users = torch.arange(60)
     assert torch.equal(first.frozen().user_embeddings(users), second.frozen().user_embeddings(users))
 
 
@@ -163,7 +156,9 @@ def test_named_methods_and_other_teachers_learn_from_what_is_named(line: Path, t
     assert not as_it_is(embeddings)  # its lists are derived
 
 
-def test_what_is_fitted_beside_is_what_a_store_of_it_holds(line: Path, tmp_path: Path) -> None:
+def test_what_is_fitted_beside_is_what_a_store_of_it_holds(
+    line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = Data.load(line / "data")
     ease = rd.train(data, "ease", tmp_path / "ease")
     rd.extract(data, ease, tmp_path / "knowledge-ease", depth=30)
@@ -181,6 +176,7 @@ def test_what_is_fitted_beside_is_what_a_store_of_it_holds(line: Path, tmp_path:
     assert mine["parameters"] == theirs["parameters"]
     assert mine["model_options"] == theirs["model_options"]
     assert fitted.manifest.options["beside"] == [mine["model_options"]]
+    monkeypatch.setattr(EASE, "fit_weights", None)  # what is there is not fitted again
     again = rd.ensemble([line / "knowledge"], tmp_path / "fitted", data=data, beside=["ease"])
     assert again.manifest == fitted.manifest
 

@@ -57,6 +57,7 @@ class TeacherKnowledge:
         elsewhere: how to read a store that another program made; None for one of ours.
         sequence_model: a live teacher that reads sequences; None for others and for stores.
         beside: the model whose lists were put together with the teacher's in memory, with its options; or None.
+        together: the members of what was put together in memory.
     """
 
     train: Interactions
@@ -69,6 +70,7 @@ class TeacherKnowledge:
     _by_item: Lists | None = field(default=None, repr=False)
     sequence_model: SequenceModel | None = None
     beside: dict[str, Any] | None = None
+    together: tuple[Member, ...] = ()
     _members: dict[int, tuple[Member, ...]] = field(default_factory=lambda: {}, repr=False)
     _batch: Batch | None = field(default=None, repr=False)
     _reads: SequenceReads | None = field(default=None, repr=False)
@@ -288,6 +290,11 @@ class TeacherKnowledge:
         )
 
     def _read_members(self, depth: int) -> tuple[Member, ...]:
+        if self.together:
+            return tuple(
+                member._replace(states=tuple(state[:, :depth] for state in member.states))
+                for member in self.together
+            )
         if "top_items" not in self.lists and not self.can_score:
             self._frozen("top_items")  # says what is missing
         stored = self.lists.get("top_items")

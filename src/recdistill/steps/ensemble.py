@@ -31,7 +31,13 @@ from recdistill.knowledge.ensemble import (
 from recdistill.knowledge.members import MEMBERS, OBSERVED, TRAJECTORY
 from recdistill.knowledge.teacher import TeacherKnowledge, load_knowledge
 from recdistill.progress import Progress, Silent
-from recdistill.steps.ensembleteachers import EnsembleTeacher, data_beside, models_beside, open_teachers
+from recdistill.steps.ensembleteachers import (
+    EnsembleTeacher,
+    data_beside,
+    fitted,
+    models_beside,
+    open_teachers,
+)
 from recdistill.steps.fit import DataLike, ModelLike, open_data
 from recdistill.wording import counted
 
@@ -87,23 +93,24 @@ def ensemble(
     names = list(knowledge) if isinstance(knowledge, Mapping) else None
     paths = [Path(path) for path in (knowledge.values() if isinstance(knowledge, Mapping) else knowledge)]
     opened = open_data(data) if data is not None else data_beside(paths)
-    teachers = open_teachers(paths, names, opened, models_beside(beside), shown)
-    if weights is not None and len(weights) != len(teachers):
-        raise OptionError(f"weights: expected {len(teachers)}, one a teacher, found {len(weights)}")
+    fitted_here = models_beside(beside)
+    teachers = open_teachers(paths, names, opened, fitted_here)
+    called = [*(teacher.name for teacher in teachers), *(model.model_name() for model in fitted_here)]
+    if weights is not None and len(weights) != len(called):
+        raise OptionError(f"weights: expected {len(called)}, one a teacher, found {len(weights)}")
     common = _common_depth(teachers, opened, depth, shown)
     options: dict[str, Any] = {
-        "ensemble": [teacher.name for teacher in teachers],
+        "ensemble": called,
         "depth": common,
         "temperature": temperature,
         "weights": None if weights is None else list(weights),
         "consistency": consistency,
         "debias": debias,
     }
-    if beside:
-        options["beside"] = [teacher.described["model_options"] for teacher in teachers[len(paths) :]]
+    if fitted_here:
+        options["beside"] = [{"name": model.model_name(), **model.options} for model in fitted_here]
     stores = {  # by place: weights go by it too
-        f"teacher:{place}": teacher.described["knowledge"]
-        for place, teacher in enumerate(teachers[: len(paths)])
+        f"teacher:{place}": teacher.described["knowledge"] for place, teacher in enumerate(teachers)
     }
     with artifacts.step(
         out, kind="knowledge", options=options, inputs={"data": opened.hash} | stores, force=force
@@ -111,6 +118,7 @@ def ensemble(
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
+            teachers += [fitted(model, opened, teachers[0].knowledge.on, shown) for model in fitted_here]
             made = put_together(teachers, options, shown)
             _save_lists(job.work, "top_items", made.top_items)
             _save_lists(job.work, "top_users", made.top_users)

@@ -62,12 +62,11 @@ def open_teachers(
     names: Sequence[str] | None,
     data: Data,
     beside: Sequence[Recommender],
-    shown: Progress,
 ) -> list[EnsembleTeacher]:
-    """The stores, each with a name of its own, and after them the models of ``beside``, fitted.
+    """The stores, each with a name of its own, which no model of ``beside`` has.
 
     Raises:
-        RecdistillError: no store, one twice, an ensemble, no lists, different splits, or a model that trains by steps.
+        RecdistillError: no store, one twice, an ensemble, no lists, different splits, or a name that is taken.
     """
     if not paths:
         raise OptionError("no teacher", "name at least one knowledge directory made by extract")
@@ -96,10 +95,9 @@ def open_teachers(
         raise OptionError(
             f"the teachers were fitted on different splits: {told}", "put together teachers of the same ones"
         )
-    found = [stored(name, path, store) for name, path, store in zip(names, paths, stores, strict=True)]
-    for model in beside:
-        found.append(fitted(model, data, stores[0].on, [teacher.name for teacher in found], shown))
-    return found
+    if taken := sorted({*names} & {model.model_name() for model in beside}):
+        raise OptionError(f"beside: {taken[0]} is the name of a teacher already", "leave one of the two out")
+    return [stored(name, path, store) for name, path, store in zip(names, paths, stores, strict=True)]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -149,13 +147,9 @@ def stored(name: str, path: Path | None, knowledge: TeacherKnowledge) -> Ensembl
     return EnsembleTeacher(name, path, knowledge, described)
 
 
-def fitted(
-    model: Recommender, data: Data, on: Sequence[str], taken: Sequence[str], shown: Progress
-) -> EnsembleTeacher:
+def fitted(model: Recommender, data: Data, on: Sequence[str], shown: Progress) -> EnsembleTeacher:
     """A model fitted at once on the splits ``on``, read live."""
     name = model.model_name()
-    if name in taken:
-        raise OptionError(f"beside: {name} is the name of a teacher already", "leave one of the two out")
     interactions = data.fitted(on)
     if announcement := model.announcement(interactions):
         shown.note(announcement)

@@ -68,7 +68,7 @@ def with_beside(
             return knowledge
     teachers = [
         stored("teacher", knowledge.path, knowledge),
-        fitted(chosen, data, knowledge.on, [], progress),
+        fitted(chosen, data, knowledge.on, progress),
     ]
     options: dict[str, Any] = {
         "ensemble": ["teacher", name], "depth": depth, "temperature": _TEMPERATURE, "weights": None,
@@ -91,6 +91,7 @@ def with_beside(
         manifest=knowledge.manifest.model_copy(
             update={"options": options, "summary": {**knowledge.manifest.summary, **made.summary}}
         ),
+        together=tuple(made.members),
         beside={"name": name, **chosen.options, "temperature": _TEMPERATURE},
     )
 
