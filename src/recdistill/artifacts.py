@@ -19,7 +19,7 @@ from typing import Any
 
 import recdistill
 from recdistill.atomic import full_error, storage_errors
-from recdistill.directories import MANIFEST, beside, prepare, publish, recover, restore
+from recdistill.directories import MANIFEST, beside, parents, prepare, publish, recover, restore
 from recdistill.errors import ArtifactError
 from recdistill.files import (
     array_shapes,
@@ -126,9 +126,7 @@ def step(
         yield job
         return
     started = time.monotonic()
-    with storage_errors(job.out):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with locked(beside(place, "lock"), str(out)):
+    with parents(place, job.out), locked(beside(place, "lock"), str(out)):
         if _open(job, place, call, force, resume):
             yield job
             return

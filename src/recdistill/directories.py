@@ -10,9 +10,11 @@ import glob
 import os
 import shutil
 import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recdistill.atomic import remove_temporaries, sync_folder
+from recdistill.atomic import remove_temporaries, storage_errors, sync_folder
 from recdistill.errors import ArtifactError
 from recdistill.locks import LockedError, locked
 
@@ -24,6 +26,20 @@ def beside(place: Path, suffix: str) -> Path:
     if not place.name:
         raise ArtifactError(f"{place} cannot be an output directory", "choose another --out")
     return place.with_name(f".{place.name}.{suffix}")
+
+
+@contextmanager
+def parents(place: Path, what: Path) -> Generator[None]:
+    """Make the folders above ``place``, called ``what`` in errors; those that the block leaves empty go again."""
+    missing = [folder for folder in place.parents if not folder.exists()]  # nearest first
+    with storage_errors(what):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def recover(place: Path) -> None:

@@ -28,6 +28,14 @@ def test_data_are_called_by_their_source_where_that_tells_them_apart(tmp_path: P
     }  # fmt: skip
 
 
+def test_data_that_are_not_at_hand_are_called_by_the_folder_of_what_was_made_of_them(tmp_path: Path) -> None:
+    for name in ("films", "shops"):
+        for model in ("teacher", "student"):
+            make_model(tmp_path / name / model, {"data": name[0] * 16}, epochs=1)
+    found = scene_names(collect([tmp_path / "films", tmp_path / "shops"]))
+    assert found == {"f" * 16: "films", "s" * 16: "shops"}
+
+
 def test_splits_of_one_source_are_called_by_their_directories(tmp_path: Path) -> None:
     hashes = [make_data(tmp_path / f"split-{seed}", "ml-1m", seed) for seed in range(2)]
     for seed, digest in enumerate(hashes):

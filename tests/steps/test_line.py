@@ -14,10 +14,15 @@ import torch
 from polars.testing import assert_frame_equal
 
 import recdistill as rd
+from command import Command
 from line_cases import Notes, log_of_tastes
 from recdistill.artifacts import load_arrays, read_manifest, save_arrays
+from recdistill.data.columns import Columns
 from recdistill.data.prepared import Data
+from recdistill.data.readers import find_files
 from recdistill.errors import ArtifactError, DataError, MissingKnowledgeError, OptionError
+from recdistill.progress import Silent
+from recdistill.steps.recommend import read_history
 
 FAST = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
@@ -300,6 +305,43 @@ def test_recommend_for_a_file_of_histories(line: Path, tmp_path: Path) -> None:
     assert model.recommend(["u2"], k=3, history={}).equals(model.recommend(["u2"], k=3))
     with pytest.raises(DataError, match="1 of 1 histories hold no item"):
         model.recommend(history={"new": []})
+
+
+def test_histories_in_files_have_the_order_of_prepared_data(line: Path, tmp_path: Path) -> None:
+    """Ties fall by the item's hash whatever the order of the file, and rows without a position are left out."""
+    model = rd.load(line / "teacher")
+    items = model.vocabularies()[1]
+    rows = [("new", name, 7) for name in ("i4", "i7", "i9")]
+    columns = Columns(time="when")
+    for given in (rows, rows[::-1]):
+        table = pl.DataFrame(given, schema=["user_id", "item_id", "when"], orient="row")
+        table.write_csv(tmp_path / "ties.csv")
+        read = read_history(find_files(tmp_path / "ties.csv"), columns, items, Silent())
+        assert read["item_id"].to_list() == items.ids(items.index(table["item_id"]).sort().values).to_list()
+    (tmp_path / "gaps.csv").write_text("user_id,item_id,position\nnew,i4,2\nnew,i7,\nnew,i9,0\n")
+    read = read_history(find_files(tmp_path / "gaps.csv"), Columns(), items, Silent())
+    assert read["item_id"].to_list() == ["i9", "i4"]
+
+
+def test_columns_of_histories_are_named(line: Path, tmp_path: Path, recdistill: Command) -> None:
+    (tmp_path / "own.csv").write_text("who,what\nnew,i4\n")
+    asked = [
+        "recommend",
+        line / "teacher",
+        "--k",
+        3,
+        "--history",
+        tmp_path / "own.csv",
+        "--out",
+        tmp_path / "x",
+    ]
+    answer = recdistill(*asked)
+    assert (answer.code, "--user-column" in answer.err) == (2, True)
+    answer = recdistill(*asked, "--user-column", "who", "--item-column", "what")
+    assert answer.code == 0, answer.err
+    assert "3 rows for 1 user" in answer.out
+    with pytest.raises(OptionError, match="--history"):
+        rd.recommend(line / "teacher", tmp_path / "y", user_column="who")
 
 
 @pytest.mark.parametrize(

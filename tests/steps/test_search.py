@@ -15,7 +15,7 @@ import recdistill as rd
 from command import Command
 from line_cases import Notes
 from recdistill.artifacts import read_manifest
-from recdistill.errors import MissingKnowledgeError, OptionError
+from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
 from recdistill.models.architecture import Architecture
 from recdistill.models.base import Recommender
 from recdistill.models.cellnet import CellNet
@@ -206,7 +206,28 @@ def test_a_budget_that_nothing_meets_is_refused_with_the_nearest(root: Path, tmp
         OptionError, match=r"no architecture of this space meets megabytes 1e-06; the nearest, '"
     ):
         found_in(root, tmp_path / "x", options={**SEARCH, "max_megabytes": 1e-6})
-    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+    with pytest.raises(
+        OptionError, match="no architecture of this space meets megabytes 1, latency_ms 1e-06"
+    ):
+        found_in(root, tmp_path / "x", options={**SEARCH, "max_megabytes": 1.0, "max_latency_ms": 1e-6})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_nearest_budget_is_met(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as refused:
+        found_in(root, tmp_path / "x", options={**SEARCH, "max_megabytes": 1e-6})
+    nearest = float(str(refused.value).split("takes megabytes ")[1].split(";")[0])
+    found_in(root, tmp_path / "x", variant="random", options={**SEARCH, "max_megabytes": nearest})
+
+
+def test_ablations_leave_other_directories_alone(root: Path, tmp_path: Path) -> None:
+    before = sorted((root / "data").iterdir())
+    with pytest.raises(ArtifactError, match="is of kind data, and a folder of variants was to be written"):
+        ablations(root / "data", root / "teacher", root / "data")
+    assert sorted((root / "data").iterdir()) == before
+    with pytest.raises(OptionError, match="no architecture"):
+        ablations(root / "data", root / "teacher", tmp_path / "a" / "b", options={"max_megabytes": 1e-6})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cell_of_none_is_not_what_is_built(
@@ -271,7 +292,7 @@ def test_the_published_settings_run(root: Path, tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"model": {"architecture": "conv3"}}, "model.architecture is what the search is for"),
-        ({"options": {"space": "released"}}, "read the item that is to be predicted"),
+        ({"options": {"space": "released"}}, "sees the item that is to be predicted"),
         ({"options": {"operations": ["none"]}}, "holds no operation"),
         (
             {"options": {"operations": ["skip", "none"], "max_skips": 0}},
@@ -383,6 +404,7 @@ def test_searches_are_rows_of_a_comparison(root: Path, tmp_path: Path) -> None:
         ({"search": {}, "model": {"cells": 2}}, "x.model.cells is what the search is for"),
         ({"model": {"dim": 4}}, "nothing is searched"),
         ({"search": {}, "base_weight": 2.0}, "neither base_weight nor from"),
+        ({"search": {"operations": ["around3"]}}, "sees the item that is to be predicted.*around3"),
     ],
 )
 def test_searches_in_files_are_checked_first(
@@ -391,6 +413,13 @@ def test_searches_in_files_are_checked_first(
     with pytest.raises(OptionError, match=words):
         rd.compare(compared(root, {"name": "x", **method}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_budget_in_a_file_is_checked_before_a_teacher_is_trained(root: Path, tmp_path: Path) -> None:
+    search = {"max_megabytes": 1e-6, "max_latency_ms": 1.0}
+    with pytest.raises(OptionError, match="no architecture of this space meets megabytes 1e-06"):
+        rd.compare(compared(root, {"name": "x", "search": search, "model": MODEL}), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "split-0").iterdir()] == ["data"]
 
 
 def test_a_search_wants_a_live_teacher(root: Path, tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ from typing import Annotated, Any, cast
 from typer import Argument, Option
 
 from recdistill.cli.call import Call, numbers, takes
-from recdistill.cli.options import STEP
-
-Column = Annotated[str | None, Option(help="Guessed by default.", show_default=False)]
+from recdistill.cli.options import STEP, Column
 
 
 @takes(*STEP)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 DataDir = Annotated[Path, Argument(metavar="DATA", help="A directory made by 'prepare'.")]
+Column = Annotated[str | None, Option(help="Guessed by default.", show_default=False)]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
 
 

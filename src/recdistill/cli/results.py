@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from recdistill.cli.call import Call, aligned, numbers, takes
-from recdistill.cli.options import PAGE, STEP, DataDir
+from recdistill.cli.options import PAGE, STEP, Column, DataDir
 
 
 @takes(*STEP)
@@ -57,13 +57,19 @@ def recommend(
     ] = None,
     exclude_seen: Annotated[bool, Option(help="Leave out what a user has in train.")] = True,
     cold: Annotated[str, Option(help="For users of whom nothing is known: error, or popular.")] = "error",
+    user_column: Column = None,
+    item_column: Column = None,
+    time_column: Column = None,
+    position_column: Column = None,
 ) -> None:
     """Write top lists with scores and external ids."""
     from recdistill.artifacts import read_manifest
     from recdistill.steps.recommend import recommend as run_recommend
 
     options: dict[str, Any] = {
-        "k": k, "users": users, "history": history, "exclude_seen": exclude_seen, "cold": cold
+        "k": k, "users": users, "history": history, "exclude_seen": exclude_seen, "cold": cold,
+        "user_column": user_column, "item_column": item_column, "time_column": time_column,
+        "position_column": position_column,
     }  # fmt: skip
     options |= call.sorted_sets({"recommend": run_recommend})["recommend"]
     path = run_recommend(model, call.out, **options, **call.options("device"))

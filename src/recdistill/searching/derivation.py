@@ -36,7 +36,8 @@ def space(names: str | Sequence[str], causal: bool = True) -> tuple[str, ...]:
     if unknown:
         raise OptionError(f"no operation is called '{unknown[0]}'", f"known: {', '.join(OPERATIONS)}")
     if not set(found) - {"none"}:
-        others = ", ".join(name for name in OPERATIONS if name != "none")
+        usable = (one for one in OPERATIONS.values() if one.causal or not causal)
+        others = ", ".join(one.name for one in usable if one.name != "none")
         raise OptionError(
             f"the search space holds no operation, found [{', '.join(found)}]",
             f"name one or more of {others}",
@@ -44,8 +45,9 @@ def space(names: str | Sequence[str], causal: bool = True) -> tuple[str, ...]:
     ahead = [name for name in found if not OPERATIONS[name].causal]
     if causal and ahead:
         raise OptionError(
-            f"{', '.join(ahead)} read the item that is to be predicted: a search would choose them for that",
-            "use the space 'causal', or set causal = false to replicate the published search",
+            f"what looks ahead sees the item that is to be predicted, and a search would choose it for that; found"
+            f" {', '.join(ahead)}",
+            "use operations that look back, or --set search.causal=false to replicate the published search",
         )
     return found
 

@@ -3,6 +3,7 @@ any."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def check_budget(options: SearchOptions, net: Supernet, meters: Sequence[Meter])
     if options.budgeted and not found.within:
         missed = {m.name for m in meters if m.limit is not None and found.takes[m.name] > m.limit}
         wanted = ", ".join(f"{m.name} {m.limit:g}" for m in meters if m.limit is not None)
-        takes = ", ".join(f"{name} {value:.3g}" for name, value in found.takes.items())
+        takes = ", ".join(f"{name} {_upwards(value):g}" for name, value in found.takes.items())
         raise OptionError(
             f"no architecture of this space meets {wanted}; the nearest, '{found.architecture}' in"
             f" {counted(found.cells, 'cell')}, takes {takes}",
@@ -84,6 +85,14 @@ def check_budget(options: SearchOptions, net: Supernet, meters: Sequence[Meter])
             + (" (tables take dim numbers an item)" if "megabytes" in missed else "")
             + (" or model.max_length" if "latency_ms" in missed else ""),
         )
+
+
+def _upwards(value: float) -> float:
+    """The next number of three digits, so that a budget of it is met."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.ceil(value / step - 1e-9) * step:.3g}")
 
 
 def undecided(net: Supernet) -> str | None:

@@ -26,7 +26,7 @@ from recdistill.steps.methods import make_methods
 from recdistill.steps.origins import check_ensemble, check_reads
 from recdistill.steps.report import report
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
-from recdistill.steps.search import search
+from recdistill.steps.search import check_affordable, search
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
 
@@ -143,6 +143,10 @@ class _Comparison:
             for chosen in self.plan.evaluations.values() if teacher.origin.given else ():
                 check_given(data, _knowledge(split, teacher), chosen)
         self._check_ensembles(split)
+        for row in self.plan.rows:
+            if row.search:
+                model = {key: value for key, value in row.model.items() if key != "name"}
+                check_affordable(data, model, {k: v for k, v in row.search.items() if k != "variant"})
         self._models(split)
         if self.plan.refit:
             split = replace(split, models={}, refit=True)

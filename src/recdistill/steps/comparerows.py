@@ -10,6 +10,7 @@ from typing import Any
 from recdistill import config
 from recdistill.errors import OptionError
 from recdistill.models.cellnet import CellNet
+from recdistill.searching.derivation import space
 from recdistill.searching.options import SearchOptions
 from recdistill.steps.fit import make_model, make_training
 from recdistill.steps.methods import make_methods, preset_names
@@ -211,7 +212,9 @@ def _searched(table: Table, name: str) -> Table:
         return {}
     search = {"variant": "searched", **table_of(table, "search")}
     check_search(search["variant"], table_of(table, "model"), f"{name}.model")
-    config.build(SearchOptions, {k: v for k, v in search.items() if k != "variant"}, f"{name}.search")
+    own = {k: v for k, v in search.items() if k != "variant"}
+    options = config.build(SearchOptions, own, f"{name}.search")
+    space(options.operations, options.causal)
     if "base_weight" in table or "from" in table:
         raise OptionError(f"method {name}: a search takes neither base_weight nor from", "leave them out")
     return search

@@ -14,9 +14,10 @@ from recdistill.config import validated
 from recdistill.data.prepared import Data
 from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.candidates import Negatives, evaluation_negatives
+from recdistill.evaluation.comparison import MAX_ALL_PAIRS
 from recdistill.evaluation.ensembles import with_ensemble_costs
 from recdistill.evaluation.latency import Latency, measure
-from recdistill.evaluation.lineage import Member, reference_of, teacher_of, unique_names
+from recdistill.evaluation.lineage import Member, reference_of, seed_groups, teacher_of, unique_names
 from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
 from recdistill.evaluation.rankers import ListRanker, Ranker, StateRanker, model_ranker
 from recdistill.evaluation.results import Evaluated, Lineage, num_users, per_user_table, summarise
@@ -112,9 +113,15 @@ def evaluate(
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             task = make_task(opened, split, mask, cut_offs)
-            _say(task, protocol, members, shown)
-            drawn = evaluation_negatives(opened, negatives, task.users) if protocol == "sampled" else None
             lineage = _lineage(members, named_teacher, named_alone)
+            _say(task, protocol, members, shown)
+            rows = len(seed_groups(members, lineage.teachers))
+            if rows > MAX_ALL_PAIRS:
+                shown.note(
+                    f"{rows} models, seeds of one counted once: each is tested against the best alone; evaluate"
+                    f" {MAX_ALL_PAIRS} at most to have all pairs tested"
+                )
+            drawn = evaluation_negatives(opened, negatives, task.users) if protocol == "sampled" else None
             done = _run(members, opened, task, drawn, lineage, device, latency, shown)
             result = _header(opened, task, protocol, negatives, members) | summarise(
                 done, task, lineage, seed
@@ -242,6 +249,8 @@ def _say(task: Task, protocol: str, members: Sequence[Member], shown: Progress) 
             f"{counted(task.num_newcomers, 'user')} without train rows: "
             "the last row is the target, the others are their history"
         )
+        if alone := task.num_cold - task.num_newcomers:
+            shown.note(f"{counted(alone, 'user')} with that row alone: nothing is known of them")
     history = " and ".join(_history(members))
     if sequential := [member.name for member in members if _sequential(member)]:
         read = f"{' and '.join(_sequence_history(task))} for {', '.join(sequential)}"

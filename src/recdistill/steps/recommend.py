@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from recdistill import artifacts
 from recdistill.artifacts import hash_files, read_manifest
 from recdistill.data.columns import Columns
 from recdistill.data.readers import Files, find_files, read_files
+from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import DataError, OptionError
 from recdistill.models.base import Recommender
 from recdistill.models.recommend import Histories, served
@@ -34,6 +36,10 @@ def recommend(
     history: Path | str | None = None,
     exclude_seen: bool = True,
     cold: Literal["error", "popular"] = "error",
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    position_column: str | None = None,
     force: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
@@ -47,10 +53,13 @@ def recommend(
         users: a Parquet, CSV or text file whose first column (or ``user_id``) are the users; without it those of
             ``history``, or all users with train rows (with ``cold="popular"`` those without too).
         history: a file (or folder) of interactions, as :func:`recdistill.prepare` reads it, of users that the model
-            has not met (it also replaces what is known of a known user), in the order of their times or positions,
-            else of the file's rows.
+            has not met (it also replaces what is known of a known user), in the order of their positions or times
+            (ties in that of the data: by a hash of the item; rows without a position are left out), else of the
+            file's rows.
         exclude_seen: leave out what a user has in train.
         cold: for a user of whom neither train rows nor a history are known: ``error``, or the ``popular`` items.
+        user_column, item_column, time_column, position_column: of ``history``; default: guessed by usual names, and
+            said; ``none`` leaves an order out.
         force: replace another result in ``out``.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: where stages are shown.
@@ -71,6 +80,10 @@ def recommend(
         raise OptionError(f"k must be at least 1; found {k}")
     manifest = read_manifest(path, kind="model")
     options: dict[str, Any] = {"k": k, "exclude_seen": exclude_seen, "cold": cold}
+    columns = Columns(user=user_column, item=item_column, time=time_column, position=position_column)
+    if history is None and columns != Columns():
+        raise OptionError("names of columns are those of histories, and there are none", "add --history FILE")
+    named = {f"{role}_column": name for role, name in asdict(columns).items() if name is not None}
     inputs = {"model": manifest.hash}
     asked: pl.Series | None = None
     if users is not None:
@@ -79,14 +92,17 @@ def recommend(
     files = None if history is None else find_files(history)
     if files is not None:
         inputs["history"] = hash_files(files.paths)
-    with artifacts.step(out, kind="recommendations", options=options, inputs=inputs, force=force) as job:
+    with artifacts.step(
+        out, kind="recommendations", options=options | named, inputs=inputs, force=force
+    ) as job:
         if job.reused:
             shown.note(f"{out}: already there, same inputs and options: reused")
         else:
             loaded = load(path, device=str(pick_device(device)))
             told = None
             if files is not None:
-                told = Histories.of(read_history(files, shown), loaded.vocabularies()[1])
+                items = loaded.vocabularies()[1]
+                told = Histories.of(read_history(files, columns, items, shown), items)
             everyone = asked
             if everyone is None:
                 everyone = served(loaded, cold) if told is None else told.order
@@ -98,6 +114,10 @@ def recommend(
                     )
             shown.note(f"recommending {counted(k, 'item')} for {counted(len(everyone), 'user')}")
             rows = _write(loaded, everyone, job.work / TABLE, {**options, "history": told}, shown)
+            if not rows and exclude_seen:
+                shown.note(
+                    "no list has a row: users know all items; --no-exclude-seen recommends what they know"
+                )
             job.summary.update({"users": len(everyone), "rows": rows})
     return Path(out) / TABLE
 
@@ -151,12 +171,18 @@ def read_users(path: Path) -> pl.Series:
     return column
 
 
-def read_history(files: Files, shown: Progress) -> pl.DataFrame:
-    """``user_id`` and ``item_id`` of files of interactions, each user's newest item last.
+def read_history(files: Files, columns: Columns, items: Vocabulary, shown: Progress) -> pl.DataFrame:
+    """``user_id`` and ``item_id`` of files of interactions, each user's newest item last, in the order of ``prepare``.
 
     Raises:
         DataError: they hold no interactions.
     """
-    table, _ = read_files(files, Columns(), False, shown.note)
+    table, _ = read_files(files, columns, False, shown.note)
     order = next((name for name in ("position", "time") if name in table.columns), None)
-    return table if order is None else table.sort(order, maintain_order=True)
+    if order is None:
+        return table
+    if lacking := table[order].null_count():
+        shown.note(f"{counted(lacking, 'row')} without a {order} left out")
+    table = table.drop_nulls(order)
+    ties = pl.Series("ties", items.index(table["item_id"]).numpy())  # indices follow the hashes of ids
+    return table.with_columns(ties).sort(order, "ties", maintain_order=True).drop("ties")

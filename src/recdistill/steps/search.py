@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from recdistill import artifacts, config
-from recdistill.artifacts import Job, load_arrays, save_arrays
+from recdistill.artifacts import Job, load_arrays, read_manifest, save_arrays
 from recdistill.data.prepared import Data
+from recdistill.directories import MANIFEST
 from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.base import Distiller, Objective
-from recdistill.errors import MissingKnowledgeError, OptionError
+from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
 from recdistill.files import read_json, write_json
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.architecture import Architecture
@@ -126,7 +127,15 @@ def ablations(
 
     Returns:
         The students by variant; ``no-emd`` is one where ``adarec`` is among the methods.
+
+    Raises:
+        RecdistillError: as :func:`search`, or ``out`` is the directory of something else.
     """
+    if (Path(out) / MANIFEST).exists():
+        raise ArtifactError(
+            f"{out} is of kind {read_manifest(out).kind}, and a folder of variants was to be written",
+            "choose another --out",
+        )
     has_transport = _has_transport(make_methods(options.get("methods", "adarec")))
     chosen: list[Variant] = [name for name in VARIANTS if name != "no-emd" or has_transport]
     given = options.pop("options", None) or {}
@@ -164,6 +173,39 @@ def check_search(variant: Any, model: Mapping[str, Any], path: str = "model") ->
                 f"{path}.{name} is what the search is for", f"leave it out, or train a cellnet of that {name}"
             )
     return config.resolve(CellNet, dict(model), path)
+
+
+def check_affordable(data: Data, model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse, before a teacher is trained, a space that cannot be searched or a budget of bytes that nothing meets.
+
+    Args:
+        data: prepared data.
+        model: the student's options.
+        options: of the search, without its variant.
+
+    Raises:
+        OptionError: as :func:`search` would say later; latencies are measured there alone.
+    """
+    unmeasured = {"max_latency_ms": None, "cost": "linear"}
+    chosen = config.build(SearchOptions, {**options, **unmeasured}, "search")
+    net = _supernet({k: v for k, v in model.items() if k not in _OWN}, chosen)
+    check_budget(chosen, net, meters_of(chosen, net, data.train.num_items, Path()))
+
+
+def _supernet(student: Mapping[str, Any], chosen: SearchOptions) -> Supernet:
+    """Every architecture of the space in one model, for a student of such options."""
+    shared: dict[str, Any] = {**student, "causal": chosen.causal}
+    return Supernet(
+        operations=chosen.operations,
+        nodes=chosen.nodes,
+        cells=chosen.cells,
+        search_cells=chosen.search_cells,
+        mixture=chosen.mixture,
+        architecture_rate=chosen.architecture_rate,
+        architecture_decay=chosen.architecture_decay,
+        bilevel=chosen.bilevel,
+        **shared,
+    )
 
 
 def _has_transport(methods: Sequence[Distiller]) -> bool:
@@ -219,7 +261,7 @@ class _Search:
             )
         check_validates(self.teacher.on, "a search")
         self.lineage, self.teacher_hash = lineage_of(self.teacher)
-        self.net = self._supernet()
+        self.net = _supernet(self.student, self.options)
 
     def call(self) -> dict[str, Any]:
         """The options of the manifest."""
@@ -278,27 +320,16 @@ class _Search:
 
     # the search
 
-    def _supernet(self) -> Supernet:
-        chosen = self.options
-        shared = {k: v for k, v in self.student.items() if k != "causal"}
-        return Supernet(
-            operations=chosen.operations,
-            nodes=chosen.nodes,
-            cells=chosen.cells,
-            search_cells=chosen.search_cells,
-            mixture=chosen.mixture,
-            causal=chosen.causal,
-            architecture_rate=chosen.architecture_rate,
-            architecture_decay=chosen.architecture_decay,
-            bilevel=chosen.bilevel,
-            **shared,
-        )
-
     def _find(self, folder: Path, resume: bool) -> None:
         """Write the architecture to ``folder``, and the weights that the student starts with."""
         options, net = self.options, self.net
-        meters = meters_of(options, net, self.data.train.num_items, folder / "latency.json")
-        check_budget(options, net, meters)
+        timed = folder / "latency.json"
+        meters = meters_of(options, net, self.data.train.num_items, timed)
+        try:
+            check_budget(options, net, meters)
+        except OptionError:
+            timed.unlink(missing_ok=True)  # nothing to go on from
+            raise
         facts: dict[str, Any] = {}
         if self.variant == "random":
             generator = torch.Generator().manual_seed(self.seed)
@@ -377,8 +408,9 @@ class _Search:
         numbers = net.num_edges * sum(count(name, 1, net.dim).parameters for name in net.operations)
         cells = len(net.operations) ** net.num_edges
         return (
-            f"searching {cells:,} cells ({len(net.operations)} operations on {net.num_edges} edges) for up to"
-            f" {net.num_cells} of them; {net.num_cells * numbers:,} numbers beside the tables"
+            f"searching {counted(cells, 'cell')} ({counted(len(net.operations), 'operation')} on"
+            f" {counted(net.num_edges, 'edge')}) for up to {net.num_cells} of them; {net.num_cells * numbers:,} numbers"
+            " beside the tables"
         )
 
     def _learns_again(self) -> bool:
