@@ -349,6 +349,12 @@ def test_the_command(root: Path, tmp_path: Path, recdistill: Command) -> None:
     assert Architecture.parse(result["search"]["text"])
 
 
+def test_a_budget_is_given_once(root: Path, tmp_path: Path, recdistill: Command) -> None:
+    twice = ["--max-megabytes", 1, "--set=search.max_megabytes=2"]
+    answer = recdistill("search", root / "data", root / "teacher", "--out", tmp_path / "x", *twice)
+    assert (answer.code, "by --max-megabytes and by --set" in answer.err) == (2, True)
+
+
 def compared(root: Path, *methods: dict[str, Any], **changed: Any) -> dict[str, Any]:
     return {
         "data": {"source": str(root / "log.csv"), "split": "leave-one-out", "holdout": "last"},

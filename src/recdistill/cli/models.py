@@ -154,13 +154,18 @@ def search(
     chosen = call.sorted_sets(
         {"model": CellNet, "search": SearchOptions, "training": TrainingOptions, **methods}
     )
-    budgets = {"max_latency_ms": max_latency_ms, "max_megabytes": max_megabytes}
+    flags = {"max_latency_ms": max_latency_ms, "max_megabytes": max_megabytes}
+    budgets = {name: value for name, value in flags.items() if value is not None}
+    for name in budgets:
+        if name in chosen["search"]:
+            flag = f"--{name.replace('_', '-')}"
+            raise OptionError(f"search.{name} is given by {flag} and by --set", "give one of them")
     call.watch("*" if ablations else "")
     options: dict[str, Any] = {
         "model": chosen["model"],
         "options": {
             **chosen["search"],
-            **{name: value for name, value in budgets.items() if value is not None},
+            **budgets,
         },
         "methods": [{**table, **chosen[name]} for name, table in tables.items()],
         "training": chosen["training"],

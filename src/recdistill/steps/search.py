@@ -252,7 +252,8 @@ class _Search:
             what = "a store does not hold that" if stored else "this teacher reads no histories in order"
             raise MissingKnowledgeError(
                 f"{names} learns what each item of a history becomes, and {what}",
-                "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec, not its knowledge",
+                "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec"
+                + (", not its knowledge" if stored else ""),
             )
         if variant == "no-emd" and not _has_transport(made):
             raise OptionError(
