@@ -120,6 +120,22 @@ def run(world: Path, *names: str, out: Path, **options: Any) -> dict[str, Any]:
     return evaluate(world / "data", [world / name for name in names], out, **options)
 
 
+def test_more_models_than_all_pairs_are_tested_of_is_said(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("steps.evaluate", "evaluation.comparison"):
+        monkeypatch.setattr(f"recdistill.{module}.MAX_ALL_PAIRS", 2)
+    notes = Notes()
+    found = run(world, "teacher", "alone", "student", out=tmp_path / "e", progress=notes)
+    assert any(
+        "3 models, seeds of one counted once: each is tested against the best" in n for n in notes.notes
+    )
+    assert len({(test["a"], test["b"]) for test in found["tests"]}) == 2
+    notes = Notes()
+    run(world, "teacher", "alone", out=tmp_path / "f", progress=notes)
+    assert not any("each is tested" in note for note in notes.notes)
+
+
 def test_writes_what_the_contract_says(world: Path, tmp_path: Path) -> None:
     notes = Notes()
     found = run(world, "teacher", "alone", "student", out=tmp_path / "e", progress=notes)

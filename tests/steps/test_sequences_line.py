@@ -318,6 +318,18 @@ def test_short_sessions_are_validated_from_their_history(tmp_path: Path) -> None
     assert found["users"]["newcomers"] == 5
 
 
+def test_a_session_of_one_row_is_ranked_and_said(tmp_path: Path) -> None:
+    session = pl.col("session_id")
+    table = sessions().filter((session != sessions()["session_id"].max()) | (pl.col("position") == 0))
+    data = rd.prepare(table, tmp_path / "data")
+    rd.train(data, MODEL, tmp_path / "model", training={**FAST, "epochs": 1})
+    notes = Notes()
+    found = rd.evaluate(data, tmp_path / "model", tmp_path / "eval", latency=False, progress=notes)
+    users = found["users"]
+    assert users["newcomers"] == users["evaluated"] - 1
+    assert any("1 user more with one row alone" in note for note in notes.notes)
+
+
 def test_a_global_cut_in_time_gives_newcomers_a_history(tmp_path: Path) -> None:
     table = (
         walks()

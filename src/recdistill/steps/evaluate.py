@@ -250,7 +250,7 @@ def _say(task: Task, protocol: str, members: Sequence[Member], shown: Progress) 
             "the last row is the target, the others are their history"
         )
         if alone := task.num_cold - task.num_newcomers:
-            shown.note(f"{counted(alone, 'user')} with that row alone: nothing is known of them")
+            shown.note(f"{counted(alone, 'user')} more with one row alone, of whom nothing is known")
     history = " and ".join(_history(members))
     if sequential := [member.name for member in members if _sequential(member)]:
         read = f"{' and '.join(_sequence_history(task))} for {', '.join(sequential)}"
