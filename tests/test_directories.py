@@ -70,6 +70,10 @@ class TestInterrupted:
 
         with pytest.raises(KeyboardInterrupt):
             run()
+        assert not out.parent.exists()  # it was made for this
+        out.parent.mkdir()
+        with pytest.raises(KeyboardInterrupt):
+            run()
         assert list(out.parent.iterdir()) == []
 
     def test_finished_but_not_renamed(self, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,8 @@ def test_spaces() -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("released", "read the item that is to be predicted"),
-        (["around3", "skip"], "around3 read the item"),
+        ("released", "sees the item that is to be predicted"),
+        (["around3", "skip"], "found around3"),
         ("wide", "no space is called 'wide'"),
         (["conv7"], "no operation is called 'conv7'"),
         (["none"], "holds no operation"),
