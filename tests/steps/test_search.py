@@ -23,7 +23,8 @@ from recdistill.models.cellnet import CellNet
 from recdistill.searching import latency, outcome
 from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.latency import encoder_latency
-from recdistill.steps.search import FOLDER, RESULT, START, VARIANTS, ablations, check_affordable
+from recdistill.steps.ablations import ablations
+from recdistill.steps.search import FOLDER, RESULT, START, VARIANTS, check_affordable
 
 FAST: dict[str, Any] = {"epochs": 2, "batch_size": 200, "learning_rate": 0.01}
 SEARCH: dict[str, Any] = {"epochs": 3, "warmup": 1, "cells": 2, "nodes": 2, "architecture_rate": 0.05}

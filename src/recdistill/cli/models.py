@@ -145,8 +145,8 @@ def search(
     from recdistill.artifacts import read_manifest
     from recdistill.models.cellnet import CellNet
     from recdistill.searching.options import SearchOptions
+    from recdistill.steps.ablations import ablations as run_ablations
     from recdistill.steps.methods import method_tables
-    from recdistill.steps.search import ablations as run_ablations
     from recdistill.steps.search import search as run_search
     from recdistill.training.options import TrainingOptions
 

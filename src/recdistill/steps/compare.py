@@ -145,8 +145,7 @@ class _Comparison:
         self._check_ensembles(split)
         for row in self.plan.rows:
             if row.search:
-                model = {key: value for key, value in row.model.items() if key != "name"}
-                check_affordable(data, model, {k: v for k, v in row.search.items() if k != "variant"})
+                check_affordable(data, row.model_options, row.search_options)
         self._models(split)
         if self.plan.refit:
             split = replace(split, models={}, refit=True)
@@ -251,12 +250,10 @@ class _Comparison:
         if taught_by is None or not methods:
             self._kept(lambda force: train(split.data, chosen, path, on=split.on, force=force, **common))
         elif row.search and not split.refit:
-            how = {key: value for key, value in row.search.items() if key != "variant"}
-            model = {key: value for key, value in row.model.items() if key != "name"}
             self._kept(
                 lambda force: search(
-                    split.data, knowledge[taught_by.name], path, model=model, options=how, methods=row.methods,
-                    variant=row.search["variant"], force=force, **common,
+                    split.data, knowledge[taught_by.name], path, model=row.model_options, options=row.search_options,
+                    methods=row.methods, variant=row.search["variant"], force=force, **common,
                 )
             )  # fmt: skip
         else:

@@ -85,6 +85,16 @@ class Row:
         return f"{self.name}-seed-{seed}"
 
     @property
+    def model_options(self) -> Table:
+        """The model without its name."""
+        return {key: value for key, value in self.model.items() if key != "name"}
+
+    @property
+    def search_options(self) -> Table:
+        """The search without its variant."""
+        return {key: value for key, value in self.search.items() if key != "variant"}
+
+    @property
     def inherits(self) -> bool:
         """Whether it starts with the weights of its search."""
         init = self.search.get("init", SearchOptions().init)

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from recdistill import artifacts, config
-from recdistill.artifacts import Job, load_arrays, read_manifest, save_arrays
+from recdistill.artifacts import Job, load_arrays, save_arrays
 from recdistill.data.prepared import Data
-from recdistill.directories import MANIFEST
 from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.base import Distiller, Objective
-from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.errors import MissingKnowledgeError, OptionError
 from recdistill.files import read_json, write_json
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.models.architecture import Architecture
@@ -111,49 +110,6 @@ def search(
     return load(out)
 
 
-def ablations(
-    data: DataLike, teacher: TeacherKnowledge | Path | str, out: Path | str = "runs/ablations", **options: Any
-) -> dict[str, Recommender]:
-    """The search and everything it is compared with, a model directory for each in ``out``.
-
-    Architectures are compared, so all of them are trained from scratch unless a table of options says otherwise by
-    ``init``, and the random one takes no more than the one that was found (with ``policy=darts`` it may take more).
-
-    Args:
-        data: a prepared data directory.
-        teacher: the directory of a sequence model.
-        out: where the directories go, by the variant's name.
-        options: those of :func:`search`, but for its variant.
-
-    Returns:
-        The students by variant; ``no-emd`` is one where ``adarec`` is among the methods.
-
-    Raises:
-        RecdistillError: as :func:`search`, or ``out`` is the directory of something else.
-    """
-    if (Path(out) / MANIFEST).exists():
-        raise ArtifactError(
-            f"{out} is of kind {read_manifest(out).kind}, and a folder of variants was to be written",
-            "choose another --out",
-        )
-    has_transport = _has_transport(make_methods(options.get("methods", "adarec")))
-    chosen: list[Variant] = [name for name in VARIANTS if name != "no-emd" or has_transport]
-    given = options.pop("options", None) or {}
-    scratch = {"init": "scratch"}
-    own: dict[str, Any] = (
-        given.options | scratch if isinstance(given, SearchOptions) else scratch | dict(given)
-    )
-    found: dict[str, Recommender] = {}
-    for name in chosen:
-        if name == "random" and own.get("policy") != "darts":
-            limit = read_json(Path(out) / "searched" / FOLDER / RESULT)["takes"]["megabytes"] * (1 + 1e-9)
-            how = {**own, "max_megabytes": min(limit, own.get("max_megabytes") or limit)}
-        else:
-            how = own
-        found[name] = search(data, teacher, Path(out) / name, variant=name, options=how, **options)
-    return found
-
-
 def check_search(variant: Any, model: Mapping[str, Any], path: str = "model") -> dict[str, Any]:
     """The options of a searched student with its defaults.
 
@@ -208,7 +164,8 @@ def _supernet(student: Mapping[str, Any], chosen: SearchOptions) -> Supernet:
     )
 
 
-def _has_transport(methods: Sequence[Distiller]) -> bool:
+def has_transport(methods: Sequence[Distiller]) -> bool:
+    """Whether a method matches layers by transport, so that there is something for ``no-emd`` to leave out."""
     return any(isinstance(method, AdaRec) for method in methods)
 
 
@@ -255,7 +212,7 @@ class _Search:
                 "name the directory of a sequence model, such as sasrec, nextitnet or bert4rec"
                 + (", not its knowledge" if stored else ""),
             )
-        if variant == "no-emd" and not _has_transport(made):
+        if variant == "no-emd" and not has_transport(made):
             raise OptionError(
                 "no-emd is the search without adarec's transport, and adarec is not among the methods",
                 "add --method adarec, or choose another variant",
