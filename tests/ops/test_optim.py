@@ -15,10 +15,10 @@ from recdistill.ops import (
     adam_all_reference,
     adam_touched,
     adam_touched_reference,
-    row_slots,
     rowwise_adagrad,
     rowwise_adagrad_reference,
 )
+from recdistill.ops.gradients import grouped
 
 SETTINGS: dict[str, Any] = {"learning_rate": 0.05, "betas": (0.8, 0.95), "epsilon": 1e-6, "weight_decay": 0.1}
 ADAGRAD: dict[str, Any] = {"learning_rate": 0.1, "epsilon": 1e-8, "weight_decay": 0.1}
@@ -148,20 +148,21 @@ def test_steps_do_not_depend_on_the_number_of_threads(form: str) -> None:
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
-def test_slots_are_left_as_they_came() -> None:
-    slots, found = row_slots(40), state((40, 3))
-    gradient = torch.randint(-1, 40, (90,), generator=torch.Generator().manual_seed(3)), torch.ones(90, 3)
-    for step in (1, 2):
-        adam_all(*found, gradient, step=step, slots=slots, **SETTINGS)
-        adam_touched(*found, gradient, step=step, slots=slots, **SETTINGS)
-        rowwise_adagrad(found[0], torch.zeros(40), gradient, slots=slots, **ADAGRAD)
-        assert torch.equal(slots, row_slots(40))
-    for wrong in (40, -2):
-        with pytest.raises(IndexError, match=r"row indices in 0\.\.39"):
-            adam_all(*found, (torch.tensor([3, wrong]), torch.ones(2, 3)), step=1, slots=slots, **SETTINGS)
-        assert torch.equal(slots, row_slots(40))
-    with pytest.raises(ValueError, match="slots of shape"):
-        adam_all(*found, gradient, step=1, slots=row_slots(39), **SETTINGS)
+@pytest.mark.parametrize("num_rows", [40, 4000])
+def test_places_are_grouped_by_rows_in_order(num_rows: int) -> None:
+    """Both where most rows have places and where few have; what is kept between calls is as it was."""
+    ids = torch.randint(-1, num_rows, (90,), generator=torch.Generator().manual_seed(3))
+    for _ in range(2):
+        with grouped(ids, num_rows) as places:
+            assert places.rows.tolist() == sorted(set(ids.tolist()) - {-1})
+            for u, row in enumerate(places.rows):
+                found = places.order[places.starts[u] : places.starts[u + 1]].tolist()
+                assert found == torch.nonzero(ids == int(row)).flatten().tolist()
+                assert places.slots[row] == u
+        for wrong in (num_rows, -2):
+            message = rf"row indices in 0\.\.{num_rows - 1}"
+            with pytest.raises(IndexError, match=message), grouped(torch.tensor([3, wrong]), num_rows):
+                pass
 
 
 @pytest.mark.parametrize("n", [0, 3])

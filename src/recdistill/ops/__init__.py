@@ -4,7 +4,7 @@ The kernels run on CPU tensors of float32 (or of integers); the twins run otherw
 """
 
 from recdistill.ops.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_reference
-from recdistill.ops.gradients import Gradient, row_slots
+from recdistill.ops.gradients import Gradient
 from recdistill.ops.lists import listed, places, places_reference
 from recdistill.ops.log_sum_exp import log_sum_exp_blocks, log_sum_exp_except, log_sum_exp_except_reference
 from recdistill.ops.optim import (
@@ -66,7 +66,6 @@ __all__ = [
     "positions_among",
     "ranked_at",
     "ranked_at_reference",
-    "row_slots",
     "rowwise_adagrad",
     "rowwise_adagrad_reference",
     "sample_positions",

@@ -23,7 +23,7 @@ class Places(NamedTuple):
 
     Attributes:
         slots: (R,) int32, u of each row, -1 for rows without values.
-        rows: (m,) int64, distinct, in the order in which they first come.
+        rows: (m,) int64, distinct, ascending: tables are read from their start to their end.
         starts: (m + 1,) int64.
         order: (n,) int64, places in the values, ascending inside each row.
     """
@@ -34,41 +34,39 @@ class Places(NamedTuple):
     order: NDArray[np.int64]
 
 
-def row_slots(num_rows: int) -> Tensor:
-    """Scratch with which the steps add up repeated ids: (num_rows,) int32, all -1 between calls."""
-    return torch.full((num_rows,), -1, dtype=torch.int32)
+_KEPT_SIZES = 16
+_kept: dict[int, NDArray[np.int32]] = {}
+"""Slots by number of rows, all -1, for the next call: filling them anew would cost all rows at each step."""
 
 
 @contextmanager
-def grouped(ids: Tensor, num_rows: int, slots: Tensor | None) -> Generator[Places]:
-    """Group the places of ids by row.
+def grouped(ids: Tensor, num_rows: int) -> Generator[Places]:
+    """Group the places of ids by row, for as long as the context lasts.
 
     Args:
         ids: (n,) integers in [-1, num_rows).
         num_rows: rows of the table.
-        slots: :func:`row_slots`, filled inside the context and cleared at its end; None: made here.
 
     Raises:
-        ValueError: slots of another size.
         IndexError: an id out of range.
     """
     from recdistill.ops.kernels import optim as kernels
 
+    slots = _kept.pop(num_rows, None)
     if slots is None:
-        slots = row_slots(num_rows)
-    elif slots.shape != (num_rows,):
-        raise ValueError(f"expected slots of shape ({num_rows},), found {tuple(slots.shape)}")
-    taken = slots.numpy()
+        slots = np.full(num_rows, -1, np.int32)
     rows = np.empty(len(ids), np.int64)
     starts = np.empty(len(ids) + 1, np.int64)
     order = np.empty(len(ids), np.int64)
-    count = kernels.group(ids.long().contiguous().numpy(), taken, rows, starts, order)
-    if count < 0:
-        check_range("row", ids[ids != -1], num_rows)
+    count = kernels.group(ids.long().contiguous().numpy(), slots, rows, starts, order)
     try:
-        yield Places(taken, rows[:count], starts, order)
+        if count < 0:
+            check_range("row", ids[ids != -1], num_rows)
+        yield Places(slots, rows[:count], starts, order)
     finally:
-        kernels.clear(rows, count, taken)
+        kernels.clear(rows, count, slots)
+        if len(_kept) < _KEPT_SIZES:
+            _kept[num_rows] = slots
 
 
 def row_sparse(param: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor] | None:

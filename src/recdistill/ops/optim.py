@@ -48,7 +48,6 @@ def adam_all(
     betas: tuple[float, float],
     epsilon: float,
     weight_decay: float,
-    slots: Tensor | None = None,
 ) -> None:
     """One step of Adam on every row, in place, as ``torch.optim.Adam`` with its coupled weight decay.
 
@@ -62,7 +61,6 @@ def adam_all(
         betas: decay of ``m`` and of ``v``, each in [0, 1).
         epsilon: added to the root of ``v``, after its bias correction.
         weight_decay: ``weight_decay * param`` is added to the gradient of every row, touched or not.
-        slots: :func:`row_slots` of the parameter, to be reused over steps; None: made for this call.
 
     Raises:
         ValueError: a gradient that does not fit the parameter.
@@ -82,7 +80,7 @@ def adam_all(
             _flat(param), _flat(m), _flat(v), _flat(as_dense(param, gradient).contiguous()), adam
         )
     else:
-        with grouped(pair[0], len(param), slots) as places:
+        with grouped(pair[0], len(param)) as places:
             kernels.adam_all_rows(
                 _flat(param), _flat(m), _flat(v), _matrix(pair[1].contiguous()), places, adam
             )
@@ -117,7 +115,6 @@ def adam_touched(
     betas: tuple[float, float],
     epsilon: float,
     weight_decay: float,
-    slots: Tensor | None = None,
 ) -> None:
     """One step of Adam on the rows with a gradient, in place, as ``torch.optim.SparseAdam``; the others stay.
 
@@ -134,7 +131,6 @@ def adam_touched(
         betas: decay of ``m`` and of ``v``, each in [0, 1).
         epsilon: added to the root of ``v`` before its bias correction, as SparseAdam does.
         weight_decay: ``weight_decay * param`` is added to the gradient of touched rows.
-        slots: :func:`row_slots` of the parameter, to be reused over steps; None: made for this call.
 
     Raises:
         ValueError: a gradient that does not fit the parameter.
@@ -149,7 +145,7 @@ def adam_touched(
     from recdistill.ops.kernels import use_torch_threads
 
     threads = use_torch_threads(3 * values.numel())
-    with grouped(ids, len(param), slots) as places:
+    with grouped(ids, len(param)) as places:
         kernels.adam_touched_rows(
             _matrix(param), _matrix(m), _matrix(v), _matrix(values.contiguous()), places, threads, adam
         )
@@ -181,7 +177,6 @@ def rowwise_adagrad(
     learning_rate: float,
     epsilon: float,
     weight_decay: float,
-    slots: Tensor | None = None,
 ) -> None:
     """One step of Adagrad with one number a row, in place, on the rows with a gradient.
 
@@ -195,7 +190,6 @@ def rowwise_adagrad(
         learning_rate: step size.
         epsilon: added to the root.
         weight_decay: ``weight_decay * param`` is added to the gradient of touched rows.
-        slots: :func:`row_slots` of the parameter, to be reused over steps; None: made for this call.
 
     Raises:
         ValueError: a gradient that does not fit the parameter.
@@ -216,7 +210,7 @@ def rowwise_adagrad(
     from recdistill.ops.kernels import use_torch_threads
 
     threads = use_torch_threads(3 * values.numel())
-    with grouped(ids, len(param), slots) as places:
+    with grouped(ids, len(param)) as places:
         kernels.adagrad_rows(
             _matrix(param),
             squares.numpy(),

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recdistill.ops.gradients import grouped
 from recdistill.ops.rows import check_range
 
 
 def scores_at(user_table: Tensor, item_table: Tensor, users: Tensor, ids: Tensor) -> Tensor:
     """Dot products of users with the items listed for each of them.
 
-    The gradient of a leaf table is row-sparse (a sparse COO tensor, rows may repeat) where fewer than half as
-    many rows are read as the table has, else dense; that of a table computed from others is always dense.
+    The gradient of a leaf table is row-sparse (a sparse COO tensor, rows may repeat) where fewer rows are
+    read than the table has, else dense; that of a table computed from others is always dense.
 
     Args:
         user_table: (R, d) float.
@@ -60,8 +61,8 @@ class _ScoresAt(torch.autograd.Function):
         from recdistill.ops.kernels import use_torch_threads
 
         ctx.row_sparse = (
-            user_table.is_leaf and 2 * users.numel() < len(user_table),
-            item_table.is_leaf and 2 * ids.numel() < len(item_table),
+            user_table.is_leaf and users.numel() < len(user_table),
+            item_table.is_leaf and ids.numel() < len(item_table),
         )
         user_table, item_table = user_table.contiguous(), item_table.contiguous()
         users, ids = users.long().contiguous(), ids.long().contiguous()
@@ -119,13 +120,12 @@ def _item_gradient(
             gradient.numpy(), user_table.numpy(), users.numpy(), ids.numpy(), threads, dense.numpy()
         )
         return dense
-    values = torch.empty((ids.numel(), item_table.shape[1]))
-    kernels.outer_rows(gradient.numpy(), user_table.numpy(), users.numpy(), values.numpy())
-    rows = ids.flatten()
-    present = rows >= 0
-    if not bool(present.all()):
-        rows, values = rows[present], values[present]
-    return _row_sparse(rows, values, item_table.shape)
+    with grouped(ids.flatten(), len(item_table)) as places:
+        values = torch.empty((len(places.rows), item_table.shape[1]))
+        kernels.touched_item_gradient(
+            gradient.numpy(), user_table.numpy(), users.numpy(), places, threads, values.numpy()
+        )
+        return _row_sparse(torch.from_numpy(places.rows), values, item_table.shape)
 
 
 def _row_sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:

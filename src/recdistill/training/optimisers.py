@@ -43,7 +43,6 @@ class _TableOptimiser:
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
         self.slots: dict[str, Tensor] = {}
-        self.scratch = {name: ops.row_slots(len(_rows(p.data))) for name, p in self.parameters}
 
     def zero_grad(self) -> None:
         for _, parameter in self.parameters:
@@ -110,7 +109,6 @@ class Adam(_TableOptimiser):
                 betas=self.betas,
                 epsilon=self.epsilon,
                 weight_decay=self.weight_decay,
-                slots=self.scratch[name],
             )
 
 
@@ -153,7 +151,6 @@ class RowwiseAdagrad(_TableOptimiser):
                 learning_rate=self.learning_rate,
                 epsilon=self.epsilon,
                 weight_decay=self.weight_decay,
-                slots=self.scratch[name],
             )
 
 

@@ -19,6 +19,9 @@ Slots = NDArray[np.int32]
 BLOCK = 1 << 14
 """Elements of a dense parameter that one iteration moves."""
 
+DENSE = 16
+"""Where at least one row in as many is read, all are looked through to find them in order; else they are sorted."""
+
 TINY = 1e-30
 TINY_SQUARE = 1e-37
 """Smaller values become 0: weight decay shrinks what has no other gradient (a dead unit's weights) until it is
@@ -27,25 +30,36 @@ denormal, and one denormal factor makes a matrix product ten times slower."""
 
 @kernel()
 def group(ids: Ints, slots: Slots, rows: Ints, starts: Ints, order: Ints) -> int:
-    """Sort the places of ids by row: rows[u] has the places order[starts[u]:starts[u + 1]], ascending.
+    """Sort the places of ids by row: rows[u] has the places order[starts[u]:starts[u + 1]], both ascending.
 
     slots: (R,) all -1; afterwards slots[rows[u]] is u. Ids of -1 are left out. Returns the number of rows, or
     -1, with the slots as they were, where an id is out of range.
     """
     count = 0
-    starts[0] = 0
     for place in range(ids.shape[0]):
         row = ids[place]
         if row < -1 or row >= slots.shape[0]:
             clear(rows, count, slots)
             return -1
-        if row >= 0:
-            if slots[row] < 0:
-                slots[row] = count
+        if row >= 0 and slots[row] < 0:
+            slots[row] = 0
+            rows[count] = row
+            count += 1
+    if count * DENSE < slots.shape[0]:
+        rows[:count] = np.sort(rows[:count])
+    else:
+        count = 0
+        for row in range(slots.shape[0]):
+            if slots[row] >= 0:
                 rows[count] = row
                 count += 1
-                starts[count] = 0
-            starts[slots[row] + 1] += 1
+    for u in range(count):
+        slots[rows[u]] = u
+        starts[u] = 0
+    starts[count] = 0
+    for place in range(ids.shape[0]):
+        if ids[place] >= 0:
+            starts[slots[ids[place]] + 1] += 1
     for u in range(count):
         starts[u + 1] += starts[u]
     filled = starts[:count].copy()

@@ -6,6 +6,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from recdistill.ops.gradients import Places
 from recdistill.ops.kernels import kernel
 
 Floats = NDArray[np.float32]
@@ -81,17 +82,22 @@ def item_gradient(
 
 
 @kernel(parallel=True, reorder=True)
-def outer_rows(gradient: Floats, user_table: Floats, users: Ints, out: Floats) -> None:
-    """out[row * n + column] = gradient[row, column] * user_table[users[row]], (b * n, d)."""
+def touched_item_gradient(
+    gradient: Floats, user_table: Floats, users: Ints, places: Places, parts: int, out: Floats
+) -> None:
+    """out[u] = Σ gradient[row, column] * user_table[users[row]] over the places of item places.rows[u], (m, d)."""
     num_columns = gradient.shape[1]
-    dim = user_table.shape[1]
-    for row in prange(gradient.shape[0]):
-        user = users[row]
-        for column in range(num_columns):
-            weight = gradient[row, column]
-            place = row * num_columns + column
+    count, dim = out.shape
+    for part in prange(parts):
+        for u in range(count * part // parts, count * (part + 1) // parts):
             for k in range(dim):
-                out[place, k] = weight * user_table[user, k]
+                out[u, k] = 0
+            for index in range(places.starts[u], places.starts[u + 1]):
+                row = places.order[index] // num_columns
+                column = places.order[index] - row * num_columns
+                weight, user = gradient[row, column], users[row]
+                for k in range(dim):
+                    out[u, k] += weight * user_table[user, k]
 
 
 @kernel(parallel=True)
