@@ -199,6 +199,12 @@ def _is_made(job: Job, place: Path, call: Mapping[str, Any], force: bool = False
     return True
 
 
+def changed(path: Path, options: Mapping[str, Any]) -> str:
+    """What differs between the options that a result was made with and ``options``; empty where nothing does."""
+    found = read_manifest(path)
+    return _differences(found, {**found.model_dump(), "options": json.loads(json.dumps(options))})
+
+
 def _differences(found: Manifest, call: Mapping[str, Any], most: int = 8) -> str:
     """What differs between a result and a call, as ``name old -> new``."""
     old, new = (

@@ -183,6 +183,60 @@ def test_groups_that_come_out_empty(method: str, groups: int) -> None:
     assert torch.isfinite(torch.tensor(found))
 
 
+def test_empty_groups_are_counted_once_the_assignment_is_fixed() -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    said: list[str] = []
+    objective = Objective([make("htd", num_groups=60, anneal_epochs=2)], knowledge, base_weight=0.0)
+    student = built(models.BPR(dim=3), interactions)
+    objective.setup(student, interactions, 9, torch.Generator().manual_seed(0), CPU, said.append)
+    for epoch in range(4):
+        objective.start_epoch(epoch)
+        assert len(said) == (0 if epoch < 2 else 2)
+    counts = [int(line.split()[1]) for line in said]
+    assert all(30 <= empty < 60 for empty in counts)
+    assert [
+        line.endswith(f"of 60 groups of {of} are empty")
+        for line, of in zip(said, ("users", "items"), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        (
+            "nkd",
+            {"num_neighbors": 500},
+            "nkd.num_neighbors is 29, the others that every user and item has, not 500",
+        ),
+        (
+            "dcd",
+            {"num_drawn": 50, "depth": 9},
+            "dcd.num_drawn is 9, the places that are read of its lists, not 50",
+        ),
+        (
+            "rrd",
+            {"num_interesting": 5, "depth": 4},
+            "rrd.num_interesting is 4, the places that are read of its lists",
+        ),
+    ],
+)
+def test_more_than_there_is_to_draw_from_is_cut_and_said(
+    method: str, options: dict[str, Any], message: str
+) -> None:
+    interactions = tiny_interactions(30, 40, seed=5)
+    knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)
+    said: list[str] = []
+    objective = Objective([make(method, **options)], knowledge, base_weight=0.0)
+    student = built(models.BPR(dim=3), interactions)
+    objective.setup(student, interactions, 9, torch.Generator().manual_seed(0), CPU, said.append)
+    assert any(line.startswith(message) for line in said)
+    objective.start_epoch(0)
+    batch = batch_of(interactions)
+    (term,) = objective.terms(student, student.state(batch), batch).values()
+    assert bool(torch.isfinite(term.detach()))
+
+
 def test_groups_of_one_item_each_are_refused_and_groups_without_pairs_are_said() -> None:
     interactions = tiny_interactions(30, 40, seed=5)
     knowledge = live(built(models.BPR(dim=5), interactions, seed=7), interactions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import polars as pl
@@ -48,6 +49,22 @@ def test_users_are_counted_by_who_serves_them_better(tmp_path: Path) -> None:
         "student against teacher": ["3", "33 %", "33 %", "33 %"],
         "student against alone": ["4", "50 %", "25 %", "25 %"],
     }
+
+
+def test_each_student_is_compared_with_its_own(tmp_path: Path) -> None:
+    tree = line_metrics(Path("runs"), "d" * 16, HASHES)
+    for name in ("student", "alone"):
+        small = copy.deepcopy(tree["models"][name])
+        small["options"]["model"]["dim"] = 8
+        tree["models"][f"{name}-small"] = small
+        tree["groups"][f"{name}-small"] = tree["groups"][name] | {"members": [f"{name}-small"]}
+    tree["models"]["student-small"]["teacher"] = "popularity"
+    evaluation = read_evaluation("evaluation", Path("metrics.json"), tree)
+    path = write(tmp_path / "per_user.parquet", dict.fromkeys(tree["models"], [0.5, 0.1]))
+    assert set(shares(users_table(path, evaluation, cast(evaluation)))) == {
+        "student against teacher", "student against alone",
+        "student-small against popularity", "student-small against alone-small",
+    }  # fmt: skip
 
 
 def test_a_user_s_values_are_averaged_over_seeds(tmp_path: Path) -> None:

@@ -149,9 +149,12 @@ def test_changed_options_are_refused_and_force_replaces_those_runs_alone(log: Pa
     rd.compare(tree, tmp_path / "out")
     alone = (tmp_path / "out/split-0/alone-seed-0/weights.safetensors").stat().st_mtime_ns
     override = {"method.rrd.training.epochs": 1}
-    with pytest.raises(
-        ArtifactError, match=r"rrd-seed-0 was made with other options: training.epochs 3 -> 1"
-    ):
+    notes = Notes()
+    for more, others in (({}, ""), ({"student.dim": 5}, "; so were 2 other runs")):
+        with pytest.raises(ArtifactError, match=rf"seed-0 was made with other options: [^;]*{others}; pass"):
+            rd.compare(tree, tmp_path / "out", overrides=override | more, progress=notes)
+    assert not notes.notes  # nothing was said to be done, and nothing was begun
+    with pytest.raises(ArtifactError, match=r"rrd-seed-0 was made with .*: training.epochs 3 -> 1;"):
         rd.compare(tree, tmp_path / "out", overrides=override)
     found = rd.compare(tree, tmp_path / "out", overrides=override, force=True)
     assert found.comparison["costs"]["rrd"]["epochs"]["mean"] == 1
@@ -258,6 +261,30 @@ def test_what_a_method_lacks_is_said_before_any_student_is_trained(log: Path, tm
     with pytest.raises(MissingKnowledgeError, match="sum reads embeddings"):
         rd.compare(tree, tmp_path / "out")
     assert not list((tmp_path / "out").glob("split-0/*-seed-*"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"teacher": {"model": "ease"}}, {"extract": {"depth": 10, "kinds": ["top_items", "observed_scores"]}}],
+)
+def test_lists_that_will_be_too_short_are_said_before_a_teacher_is_trained(
+    changed: dict[str, Any], log: Path, tmp_path: Path
+) -> None:
+    tree = file_of(log, extract={"depth": 10}, method=[{"name": "rrd", "distill": [RRD]}]) | changed
+    message = "rrd: top_items to depth 15 are read; the store of (ease|bpr) will have 10"
+    with pytest.raises(MissingKnowledgeError, match=message) as error:
+        rd.compare(tree, tmp_path / "out")
+    assert error.value.hint.startswith("set extract.depth = 15 (")
+    assert not list((tmp_path / "out").glob("split-0/teacher*"))
+
+
+def test_tail_recall_is_a_column_with_letters(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log, metrics=["tail_recall@10", "ndcg@10"], split_seeds=[3, 4, 5])
+    shown = Notes()
+    found = rd.compare(tree, tmp_path / "out", progress=shown)
+    tested = found.comparison["evaluations"]["full"]["tests"]
+    assert {test["metric"] for test in tested} == {"tail_recall@10", "ndcg@10"}
+    assert any("3 splits: tests over so few" in note for note in shown.notes)
 
 
 def test_split_seeds_that_draw_nothing_are_refused(log: Path, tmp_path: Path) -> None:

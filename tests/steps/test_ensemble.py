@@ -236,7 +236,7 @@ def test_methods_that_read_lists_learn_from_it_and_others_say_why_not(line: Path
         rd.distill(data, tmp_path / "all", "bpr", "de", tmp_path / "de", training=FAST)
     with pytest.raises(
         MissingKnowledgeError,
-        match=r"to depth 20;.* ensemble KNOWLEDGE... --depth 60 .*, of stores whose lists",
+        match=r"to depth 20;.* ensemble KNOWLEDGE... --depth 50 .*, of stores whose lists",
     ):
         rd.distill(
             data, tmp_path / "all", "bpr", {"method": "rrd", "depth": 60}, tmp_path / "rrd2", training=FAST

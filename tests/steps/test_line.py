@@ -100,6 +100,38 @@ def test_a_teacher_that_scores_all_items_alike_is_told(line: Path, tmp_path: Pat
         assert sum("scores all items alike for 7 of 60 users" in note for note in notes.notes) == told
 
 
+@pytest.mark.parametrize(
+    ("kind", "method"), [("top_items", RRD), ("top_users", {"method": "dcd", "depth": 5})]
+)
+def test_lists_that_are_empty_are_told_and_nothing_but_empty_ones_refused(
+    kind: str, method: dict[str, Any], line: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(line / "knowledge", tmp_path / "knowledge")
+    (tmp_path / "knowledge" / "embeddings.safetensors").unlink()
+    path = tmp_path / "knowledge" / f"{kind}.safetensors"
+    arrays = load_arrays(path)
+    arrays["ids"][:7], arrays["scores"][:7] = -1, -torch.inf
+    save_arrays(path, arrays)
+    call = {"methods": method, "training": FAST}
+    notes = Notes()
+    rd.distill(line / "data", tmp_path / "knowledge", out=tmp_path / "some", progress=notes, **call)
+    assert sum(note.startswith("7 of ") and "have no list" in note for note in notes.notes) == 1
+    arrays["ids"][:], arrays["scores"][:] = -1, -torch.inf
+    save_arrays(path, arrays)
+    with pytest.raises(
+        MissingKnowledgeError, match=rf"{method['method']} learns from {kind}, and in this store no"
+    ):
+        rd.distill(line / "data", tmp_path / "knowledge", out=tmp_path / "none", **call)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_model_below_popularity_is_told(line: Path, tmp_path: Path) -> None:
+    for epochs, rate, told in ((1, 1e-9, True), (30, 0.02, False)):
+        notes, options = Notes(), {"epochs": epochs, "learning_rate": rate, "batch_size": 256}
+        rd.train(line / "data", "bpr", tmp_path / str(epochs), training=options, progress=notes)
+        assert any("is below the" in note and "most popular" in note for note in notes.notes) == told
+
+
 def test_lists_never_hold_train_items(line: Path) -> None:
     data = rd.prepare(line / "log.csv", line / "data")
     ids = load_arrays(line / "knowledge" / "top_items.safetensors")["ids"]

@@ -46,14 +46,15 @@ class Context:
     def drawn_items(self, option: str, asked: int) -> int:
         """How many distinct items a user may have: ``asked``, or the most that any user has left, which is said."""
         most = self.interactions.num_items - int(self.interactions.user_counts.min())
-        return self._at_most(option, asked, most, "items that users have left")
+        return self.at_most(option, asked, most, "items that users have left")
 
     def drawn_users(self, option: str, asked: int) -> int:
         """The same of the users that an item has left."""
         most = self.interactions.num_users - int(self.interactions.item_counts.min())
-        return self._at_most(option, asked, most, "users that items have left")
+        return self.at_most(option, asked, most, "users that items have left")
 
-    def _at_most(self, option: str, asked: int, most: int, what: str) -> int:
+    def at_most(self, option: str, asked: int, most: int, what: str) -> int:
+        """``asked``, or ``most``, the ``what``, which is said; at least 1."""
         if asked > most:
             self.note(f"{self.name}.{option} is {most:,}, the {what}, not {asked:,}")
         return max(1, min(asked, most))

@@ -94,6 +94,9 @@ class DCD(Distiller):
     def setup(self, context: Context) -> None:
         self.generator = context.generator
         data = context.interactions
+        self.num_drawn = context.at_most(
+            "num_drawn", self.num_drawn, self.depth, "places that are read of its lists"
+        )
         if self.user_weight > 0:
             depth = context.drawn_items("depth", self.depth)
             self._add_side("item", context.knowledge.top_items(torch.arange(data.num_users), depth).ids)

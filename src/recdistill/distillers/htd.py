@@ -85,6 +85,8 @@ class HTD(Distiller):
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         self.get_buffer("temperature").fill_(annealed(epoch, self.anneal_epochs))
+        if epoch == min(self.anneal_epochs, context.num_epochs - 1):
+            self._note_empty(context)
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         of_users = student.user_embeddings(batch.users), teacher.user_embeddings(batch.users)
@@ -101,6 +103,19 @@ class HTD(Distiller):
             self.positive_only,
         )
         return self.gamma * topology + (1 - self.gamma) * assignment
+
+    @torch.no_grad()
+    def _note_empty(self, context: Context) -> None:
+        """Say once, when the assignment is all but fixed, how many groups nobody is in."""
+        data, device = context.interactions, self.get_buffer("temperature").device
+        for of, experts, vectors, count in (
+            ("users", self.users, context.knowledge.user_embeddings, data.num_users),
+            ("items", self.items, context.knowledge.item_embeddings, data.num_items),
+        ):
+            groups = experts.logits(vectors(torch.arange(count, device=device))).argmax(dim=1)
+            empty = self.num_groups - len(groups.unique())
+            if empty:
+                context.note(f"{context.name}: {empty} of {self.num_groups} groups of {of} are empty")
 
     def _assignment(self, experts: ExpertMixture, student: Tensor, teacher: Tensor) -> Tensor:
         noise = experts.noise(len(student), self.generator)

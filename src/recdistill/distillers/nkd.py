@@ -91,6 +91,10 @@ class NKD(Distiller):
         network = student_dim, teacher_dim, max(1, (student_dim + teacher_dim) // 2)
         self.users = MeanExperts(*network, self.num_experts, self.dropout, self.generator)
         self.items = MeanExperts(*network, self.num_experts, self.dropout, self.generator)
+        others = min(interactions.num_users, interactions.num_items) - 1
+        self.num_neighbors = context.at_most(
+            "num_neighbors", self.num_neighbors, others, "others that every user and item has"
+        )
         tables = {
             "user_neighbors": knowledge.user_embeddings(torch.arange(interactions.num_users)),
             "item_neighbors": knowledge.item_embeddings(torch.arange(interactions.num_items)),

@@ -74,6 +74,9 @@ class RRD(Distiller):
     def setup(self, context: Context) -> None:
         users = context.interactions.num_users
         self.num_interesting = context.drawn_items("num_interesting", self.num_interesting)
+        self.num_interesting = context.at_most(
+            "num_interesting", self.num_interesting, self.depth, "places that are read of its lists"
+        )
         self.num_uninteresting = context.drawn_items("num_uninteresting", self.num_uninteresting)
         width = self.num_interesting + self.num_uninteresting
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))

@@ -234,9 +234,10 @@ class TeacherKnowledge:
             stored = self.lists[kind] = self._derive(kind, min(depth, catalogue))
         have = stored.ids.shape[1]
         if have < min(depth, catalogue) and not bool((stored.ids[rows.to(stored.ids.device), -1] < 0).all()):
+            asked, depth = depth, min(depth, catalogue)  # no list is longer than the catalogue
             size = size_text(8 * depth * stored.ids.shape[0])
             raise MissingKnowledgeError(
-                f"{kind} to depth {depth} are read; the knowledge holds them to depth {have}",
+                f"{kind} to depth {asked} are read; the knowledge holds them to depth {have}",
                 f"set the method's depth to {have} or less, or make deeper ones ({size} of lists);"
                 f" {self._advice([kind], depth)}",
             )
@@ -252,6 +253,15 @@ class TeacherKnowledge:
         if vectors is None or vectors.item_bias is not None:
             return 0
         return int((vectors.users == 0).all(dim=1).sum())
+
+    def num_rows(self, kind: str) -> int:
+        """How many lists of a kind there are: one a user (``top_items``) or an item (``top_users``)."""
+        return self.num_users if kind == "top_items" else self.num_items
+
+    def num_unlisted(self, kind: str) -> int:
+        """How many of the stored lists of a kind are empty; 0 where they are derived when they are read."""
+        stored = self.lists.get(kind)
+        return 0 if stored is None or not stored.ids.shape[1] else int((stored.ids[:, 0] < 0).sum())
 
     def list_depth(self, kind: str) -> int | None:
         """How deep lists of a kind can be read; None for as deep as one likes."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from recdistill.reporting import numbers
 from recdistill.reporting.numbers import Missing
@@ -23,6 +23,7 @@ class Cast:
         teacher, alone: those of the best student, or why there is none.
         members: hashes of the models that ensembles were made from.
         undistilled: names of the models without distillation of all students.
+        compared: by student, its own teacher and its own model without distillation, as far as they were evaluated.
     """
 
     students: tuple[Entry, ...]
@@ -30,6 +31,7 @@ class Cast:
     alone: Entry | Missing
     members: frozenset[str] = frozenset()
     undistilled: frozenset[str] = frozenset()
+    compared: Mapping[str, Sequence[Entry]] = field(default_factory=dict[str, Sequence[Entry]])
 
     @property
     def whose(self) -> str:
@@ -85,15 +87,19 @@ def cast(
     if not students:
         none = Missing("no distilled model was evaluated")
         return Cast((), none, none, members)
-    best = students[0]
-    teacher = evaluation.entry(best.first.teacher) if best.first.teacher else None
+    teachers = [evaluation.entry(one.first.teacher) if one.first.teacher else None for one in students]
     alone = [_alone(evaluation, student, named_alone) for student in students]
+    teacher = teachers[0]
     return Cast(
         tuple(students),
         Missing("its teacher was not evaluated with it") if teacher is None else teacher,
         alone[0],
         members,
         frozenset(one.name for one in alone if not isinstance(one, Missing)),
+        {
+            student.name: [one for one in others if isinstance(one, Entry)]
+            for student, *others in zip(students, teachers, alone, strict=True)
+        },
     )
 
 

@@ -23,7 +23,7 @@ def users_table(path: Path, evaluation: Evaluation, roles: Cast) -> Grid | Missi
     Args:
         path: the evaluation's ``per_user.parquet``: model, user_id and a column a metric.
         evaluation: the evaluation it belongs to.
-        roles: the students, each compared with the teacher and with the model trained alone.
+        roles: the students, each compared with its teacher and with the same model trained alone.
 
     Returns:
         the table, or why there is none.
@@ -31,12 +31,7 @@ def users_table(path: Path, evaluation: Evaluation, roles: Cast) -> Grid | Missi
     Raises:
         ArtifactError: the file cannot be read.
     """
-    pairs = [
-        (student, other)
-        for student in roles.students
-        for other in (roles.teacher, roles.alone)
-        if not isinstance(other, Missing)
-    ]
+    pairs = [(student, other) for student in roles.students for other in roles.compared[student.name]]
     if not pairs:
         return Missing("there is no student to compare with a teacher or with a model trained alone")
     if not path.exists():

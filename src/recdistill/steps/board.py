@@ -43,6 +43,11 @@ class Board:
             f"{', each refitted,' if self.plan.refit else ''} in {self.out}:"
             f" {counted(len(self.paths), 'run')}, {made} of them done already"
         )
+        if 1 < splits < 4:
+            self.progress.note(
+                f"{splits} splits: tests over so few find hardly any difference, and letters may look odd; 5 are usual,"
+                " and one split is tested over its users"
+            )
         self.progress.note(
             f"{'run':>9}  {'name':<{self.width}} split  seed  epochs  best at  validation  s an epoch    took"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recdistill.artifacts import hash_files, read_manifest
+from recdistill.artifacts import changed, hash_files, read_manifest
 from recdistill.data.prepared import Data
 from recdistill.directories import MANIFEST
 from recdistill.errors import ArtifactError, OptionError, OutOfMemoryError, memory_told
@@ -22,13 +22,15 @@ from recdistill.steps.ensemble import ensemble
 from recdistill.steps.evaluate import check_given, evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
+from recdistill.steps.fit import call_options, make_model, make_training
 from recdistill.steps.methods import make_methods
-from recdistill.steps.origins import check_ensemble, check_reads
+from recdistill.steps.origins import check_depths, check_ensemble, check_reads
 from recdistill.steps.report import report
 from recdistill.steps.runtables import Ensemble, lines_of, prepare_source, read_tree
 from recdistill.steps.search import check_affordable, search
 from recdistill.steps.train import train
 from recdistill.training.loop import TrainingDiverged
+from recdistill.wording import counted
 
 __all__ = ["CompareResult", "compare"]
 
@@ -103,6 +105,7 @@ class _Comparison:
 
     def run(self) -> CompareResult:
         """Everything, one run after the other."""
+        self._check_made()
         self.board.start()
         splits: list[Split] = []
         for number in self.plan.split_seeds:
@@ -121,6 +124,35 @@ class _Comparison:
             )
         )
         return CompareResult(self.out, found, page)
+
+    def _check_made(self) -> None:
+        """Refuse, before the first step, runs that are there already with other options, all of them at once."""
+        asked = {
+            teacher.directory: call_options(make_model(teacher.model), make_training(teacher.training))
+            for teacher in self.plan.teachers
+            if not teacher.origin.given
+        }
+        for row in self.plan.rows:
+            if not row.search:  # a search says so itself, when its turn comes
+                model, training = make_model(row.model), make_training(row.training)
+                options = call_options(model, training, row.methods, row.base_weight)
+                asked |= {row.directory(seed): options for seed in self.plan.seeds}
+        paths = [
+            (self.out / f"split-{split}" / name, options)
+            for split in self.plan.split_seeds
+            for name, options in asked.items()
+        ]
+        told = [
+            f"{path} was made with other options: {what}"
+            for path, options in paths
+            if not self.force and (path / MANIFEST).exists() and (what := changed(path, options))
+        ]
+        if told:
+            others = f"; so {'was' if len(told) == 2 else 'were'} {counted(len(told) - 1, 'other run')}"
+            raise ArtifactError(
+                told[0] + (others if len(told) > 1 else ""),
+                "pass --force to replace what has changed, or choose another --out",
+            )
 
     def _split(self, number: int, done: list[Split]) -> Split:
         """Prepare a split, then train and evaluate everything on it."""
@@ -142,7 +174,7 @@ class _Comparison:
         for teacher in self.plan.teachers:
             for chosen in self.plan.evaluations.values() if teacher.origin.given else ():
                 check_given(data, _knowledge(split, teacher), chosen)
-        self._check_ensembles(split)
+        self._check_sources(split)
         for row in self.plan.rows:
             if row.search:
                 check_affordable(data, row.model_options, row.search_options)
@@ -165,7 +197,7 @@ class _Comparison:
             for row in self.plan.rows:
                 self._student(split, row, seed, knowledge)
 
-    def _check_ensembles(self, split: Split) -> None:
+    def _check_sources(self, split: Split) -> None:
         """Refuse, before a teacher is trained, what could not be put together or learned from."""
         stores = {
             one.name: open_knowledge(_knowledge(split, one), split.data)
@@ -173,6 +205,10 @@ class _Comparison:
             if one.origin.given and not one.origin.live
         }
         for row in self.plan.rows:
+            of = row.teacher
+            if isinstance(of, Teacher) and not of.origin.given and not of.origin.live:
+                methods = make_methods(row.methods)
+                check_depths(split.data, of.model["name"], self.plan.extract, EXTRACTED, methods, row.name)
             if isinstance(row.teacher, Ensemble):
                 usual: int = self.plan.extract.get("depth", EXTRACTED)
                 check_ensemble(

@@ -31,6 +31,9 @@ from recdistill.steps.runtables import (
 REFIT = "-refit"
 """What the directories of refitted models end on."""
 
+TESTED = (*ACCURACY, "tail_recall")
+"""What may be a column that is tested, at a cut-off."""
+
 _TABLES = ("data", "teacher", "extract", "ensemble", "student", "alone", "method", "evaluate", "report")
 
 _Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -172,9 +175,9 @@ def _metrics(asked: tuple[str, ...], evaluation: Table) -> tuple[str, ...]:
         )
     for metric in asked:
         name, _, cut = metric.partition("@")
-        if name not in ACCURACY or cut not in map(str, cuts):
+        if name not in TESTED or cut not in map(str, cuts):
             raise OptionError(
-                f"compare.metrics: expected {', '.join(ACCURACY)} at one of evaluate.k = {cuts},"
+                f"compare.metrics: expected {', '.join(TESTED)} at one of evaluate.k = {cuts},"
                 f" found '{metric}'"
             )
     return asked

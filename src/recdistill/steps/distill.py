@@ -11,7 +11,7 @@ from pydantic import Field
 from recdistill import config
 from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
-from recdistill.distillers.base import Objective
+from recdistill.distillers.base import Distiller, Objective
 from recdistill.errors import OptionError
 from recdistill.knowledge.teacher import TeacherKnowledge, live, load_knowledge
 from recdistill.models.base import Recommender
@@ -87,9 +87,9 @@ def distill(
     progress = progress or Silent()
     if methods is None or beside is not None:
         teacher = with_beside(teacher, opened, beside, progress)
-    note_teacher(teacher, progress)
     distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
     check_reads(teacher, distillers)
+    note_teacher(teacher, distillers, progress)
     inputs, teacher_hash = lineage_of(teacher)
     return fit(
         opened,
@@ -110,13 +110,26 @@ def distill(
     )
 
 
-def note_teacher(knowledge: TeacherKnowledge, progress: Progress) -> None:
-    """Say what is odd about a teacher: users without an order, or that valid rows are no longer held out."""
+def note_teacher(knowledge: TeacherKnowledge, methods: Sequence[Distiller], progress: Progress) -> None:
+    """Say what is odd about a teacher: users without an order, lists that are empty, valid rows not held out.
+
+    Args:
+        knowledge: the teacher's.
+        methods: what reads it.
+        progress: where it is said.
+    """
     if undecided := knowledge.num_undecided():
+        order = "as the store has it" if knowledge.elsewhere is not None else "that of the ids"
         progress.note(
-            f"the teacher scores all items alike for {undecided:,} of {knowledge.num_users:,} users:"
-            " their lists are in the order of the ids"
+            f"the teacher scores all items alike for {undecided:,} of {knowledge.num_users:,} users: the order of"
+            f" their lists is {order}, and methods that read scores learn nothing of them"
         )
+    for kind, of in (("top_items", "users"), ("top_users", "items")):
+        read = any(kind in method.needs for method in methods)
+        if read and (empty := knowledge.num_unlisted(kind)):
+            progress.note(
+                f"{empty:,} of {knowledge.num_rows(kind):,} {of} have no list: nothing is learnt of them from lists"
+            )
     if "valid" in knowledge.on:
         progress.note("the teacher was fitted on train and valid rows: so is the student")
 

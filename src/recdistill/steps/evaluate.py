@@ -118,8 +118,8 @@ def evaluate(
             rows = len(seed_groups(members, lineage.teachers))
             if rows > MAX_ALL_PAIRS:
                 shown.note(
-                    f"{rows} models, seeds of one counted once: each is tested against the best alone; evaluate"
-                    f" {MAX_ALL_PAIRS} at most to have all pairs tested"
+                    f"{rows} models, seeds of one counted once: this evaluation tests each against the best alone; of"
+                    f" {MAX_ALL_PAIRS} at most it tests all pairs"
                 )
             drawn = evaluation_negatives(opened, negatives, task.users) if protocol == "sampled" else None
             done = _run(members, opened, task, drawn, lineage, device, latency, shown)

@@ -10,6 +10,7 @@ import torch
 
 from recdistill import artifacts, config
 from recdistill.artifacts import save_arrays
+from recdistill.data.interactions import Interactions
 from recdistill.data.prepared import Data
 from recdistill.data.sequences import newcomers
 from recdistill.distillers.base import Objective
@@ -17,6 +18,7 @@ from recdistill.errors import OptionError
 from recdistill.evaluation.candidates import Negatives
 from recdistill.evaluation.validate import validator
 from recdistill.models.base import Recommender
+from recdistill.models.popularity import Popularity
 from recdistill.progress import Progress
 from recdistill.steps.load import WEIGHTS, load, save_model
 from recdistill.training.checkpoint import Checkpoint, note_start
@@ -93,13 +95,7 @@ def fit(
     progress: Progress,
 ) -> Recommender:
     """Train ``model`` on ``objective`` into the directory ``out``, or find it there."""
-    options: dict[str, Any] = {
-        "model": {"name": model.model_name(), **model.options},
-        "training": {k: v for k, v in training.options.items() if k != "checkpoint_seconds"},
-        "on": list(on),
-    }
-    if distill:
-        options |= {"distill": distill, "base_weight": objective.base_weight}
+    options = call_options(model, training, distill, objective.base_weight, on)
     if beside:
         options["beside"] = beside
     inputs = {"data": data.hash, **inputs}
@@ -128,12 +124,32 @@ def fit(
                 resume=resume,
                 progress=progress,
             )
+            if validate is not None and result.best_metric is not None:
+                _note_below_popularity(model, result.best_metric, interactions, validate, training, progress)
             model.attach(data.users, data.items, interactions)
             save_model(model, job.work)
             _save_trajectory(result, job.work)
             Checkpoint(job.work).clear()
             job.summary.update(lineage, **model_summary(model, result, job.work))
     return load(out)
+
+
+def call_options(
+    model: Recommender,
+    training: TrainingOptions,
+    distill: Sequence[Mapping[str, Any]] = (),
+    base_weight: float = 1.0,
+    on: Sequence[str] = ("train",),
+) -> dict[str, Any]:
+    """The options by which a model's manifest tells whether it is the one that is asked for."""
+    options: dict[str, Any] = {
+        "model": {"name": model.model_name(), **model.options},
+        "training": {k: v for k, v in training.options.items() if k != "checkpoint_seconds"},
+        "on": list(on),
+    }
+    if distill:
+        options |= {"distill": [dict(table) for table in distill], "base_weight": base_weight}
+    return options
 
 
 def make_validator(data: Data, training: TrainingOptions) -> Callable[[Recommender], float]:
@@ -148,6 +164,27 @@ def make_validator(data: Data, training: TrainingOptions) -> Callable[[Recommend
     histories = None if earlier is None else data.train.union(earlier)
     masked = () if data.has_repeats else known
     return validator(targets, masked, training.validate_metric, negatives, histories)
+
+
+def _note_below_popularity(
+    model: Recommender,
+    best: float,
+    interactions: Interactions,
+    validate: Callable[[Recommender], float],
+    training: TrainingOptions,
+    progress: Progress,
+) -> None:
+    """Say that a trained model ranks the valid rows worse than popularity does, where it does."""
+    popularity, generator = Popularity(), torch.Generator()
+    popularity.build(interactions, generator)
+    popularity.fit(interactions, generator)
+    popularity.eval()
+    floor = validate(popularity)
+    if best < floor and not isinstance(model, Popularity):
+        progress.note(
+            f"{training.validate_metric} {best:.4f} on the valid rows is below the {floor:.4f} of the most popular"
+            " items for everyone: try other learning rates, more epochs or more patience"
+        )
 
 
 def model_summary(model: Recommender, result: Result, work: Path) -> dict[str, Any]:

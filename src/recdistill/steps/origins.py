@@ -11,6 +11,7 @@ import torch
 
 from recdistill import config
 from recdistill.artifacts import read_manifest
+from recdistill.atomic import size_text
 from recdistill.data.prepared import Data
 from recdistill.directories import MANIFEST
 from recdistill.distillers.base import Distiller
@@ -178,6 +179,7 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
     """
     for method in methods:
         knowledge.require(method.needs, what or method.method_name())
+        _check_listed(knowledge, method, what or method.method_name())
         for kind, depth in method.list_depths().items():
             have = knowledge.list_depth(kind)
             if have is None or have >= depth:
@@ -193,3 +195,55 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
                     error.hint.replace("the method's depth", f"{name}.{option}")
                     + "; in a file extract.depth and ensemble.depth",
                 ) from None
+
+
+def _check_listed(knowledge: TeacherKnowledge, method: Distiller, what: str) -> None:
+    """Refuse a method whose lists are all empty."""
+    for kind, of in (("top_items", "user"), ("top_users", "item")):
+        if kind in method.needs and knowledge.num_unlisted(kind) == knowledge.num_rows(kind):
+            raise MissingKnowledgeError(
+                f"{what} learns from {kind}, and in this store no {of} has a list: every one is empty",
+                "look at what wrote the store, or choose a method that reads what it holds",
+            )
+
+
+def check_depths(
+    data: Data,
+    model: str,
+    extract: Mapping[str, Any],
+    usual: int,
+    methods: Iterable[Distiller],
+    what: str = "",
+) -> None:
+    """Refuse methods that read deeper lists than an extracted store will have, before its teacher is trained.
+
+    Args:
+        data: the prepared data.
+        model: the teacher's, by name.
+        extract: how it will be extracted.
+        usual: depth of the lists where ``extract`` does not say.
+        methods: what is to learn from it.
+        what: what the error calls the methods; each by its own name by default.
+
+    Raises:
+        MissingKnowledgeError: names the first such method, and how deep lists can be.
+    """
+    kinds = extract.get("kinds")
+    if "scores" in config.find("models", model).storable and (kinds is None or "embeddings" in kinds):
+        return  # lists of any depth follow from the vectors
+    depth = int(extract.get("depth", usual))
+    train = data.train
+    longest = {
+        "top_items": data.num_items - int(train.user_counts.min()),
+        "top_users": data.num_users - int(train.item_counts.min()),
+    }
+    for method in methods:
+        for kind, asked in method.list_depths().items():
+            if min(asked, longest[kind]) > depth:
+                rows = data.num_users if kind == "top_items" else data.num_items
+                deepest = min(asked, longest[kind])
+                raise MissingKnowledgeError(
+                    f"{what or method.method_name()}: {kind} to depth {asked} are read; the store of {model} will have"
+                    f" {depth}",
+                    f"set extract.depth = {deepest} ({size_text(8 * deepest * rows)} of lists), or lower the method's",
+                )

@@ -20,6 +20,7 @@ from recdistill.steps.extract import extract
 from recdistill.steps.methods import make_methods
 from recdistill.steps.origins import (
     Origin,
+    check_depths,
     check_ensemble,
     check_needs,
     check_reads,
@@ -139,6 +140,11 @@ def _teachers(
         usual = chosen.options.get("depth", tables["extract"].get("depth", EXTRACTED))
         opened = [open_knowledge(path, data) for path in stores]
         check_ensemble(data, opened, usual, make_methods(tables["distill"]) if tables["distill"] else [])
+    alone = tables["distill"] and not tables["ensemble"]
+    for name, origin in origins.items() if alone else ():
+        if not origin.given and not origin.live:
+            model = split_model(tables["teacher"][name])[0]["name"]
+            check_depths(data, model, tables["extract"], EXTRACTED, make_methods(tables["distill"]))
     for name, origin in origins.items():
         called = f"teacher-{name}" if name else "teacher"
         if origin.given:

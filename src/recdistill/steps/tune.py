@@ -18,10 +18,11 @@ from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.runfiles import toml_text
 from recdistill.steps.distill import check_validates, note_teacher, open_knowledge
+from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import open_data
 from recdistill.steps.methods import make_methods
-from recdistill.steps.origins import check_reads
+from recdistill.steps.origins import check_depths, check_reads
 from recdistill.steps.runtables import lines_of, prepare_source, read_tree, split_model
 from recdistill.steps.train import train
 from recdistill.steps.trials import Study, quiet, require_optuna
@@ -110,6 +111,8 @@ def _inputs(
     if plan.origin.given:
         return data, open_knowledge(plan.origin.given_at(plan.seed), data)
     model, training = split_model(plan.teacher)
+    if not plan.origin.live:
+        check_depths(data, model["name"], plan.extract, EXTRACTED, make_methods(plan.setting.methods))
     fitting: Json = {"seed": plan.seed, "device": device, "resume": True, **common}
     teacher = train(data, model, root / "teacher", training=training, **fitting)
     if plan.origin.live:
@@ -130,9 +133,10 @@ def _search(
     if not data.valid.num_pairs:
         raise DataError("the data has no valid rows to tune on", "prepare it with a valid split")
     if knowledge is not None:  # what is missing is said before the first trial
-        check_reads(knowledge, make_methods(plan.setting.methods))
+        methods = make_methods(plan.setting.methods)
+        check_reads(knowledge, methods)
         check_validates(knowledge.on, "tuning")
-        note_teacher(knowledge, shown)
+        note_teacher(knowledge, methods, shown)
     options: Json = {
         **{k: v for k, v in plan.options.options.items() if k not in ("trials", "timeout")},
         "model": plan.setting.model,
