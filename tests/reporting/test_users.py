@@ -60,7 +60,7 @@ def test_each_student_is_compared_with_its_own(tmp_path: Path) -> None:
         tree["groups"][f"{name}-small"] = tree["groups"][name] | {"members": [f"{name}-small"]}
     tree["models"]["student-small"]["teacher"] = "popularity"
     evaluation = read_evaluation("evaluation", Path("metrics.json"), tree)
-    path = write(tmp_path / "per_user.parquet", dict.fromkeys(tree["models"], [0.5, 0.1]))
+    path = write(tmp_path / "per_user.parquet", {name: [0.5, 0.1] for name in tree["models"]})
     assert set(shares(users_table(path, evaluation, cast(evaluation)))) == {
         "student against teacher", "student against alone",
         "student-small against popularity", "student-small against alone-small",
