@@ -67,7 +67,7 @@ class Board:
         )
         if not reused:
             self.times.append(took)
-        self._left()
+            self._left()
 
     def fail(self, reason: str) -> None:
         """A line for a run that diverged."""
@@ -81,7 +81,7 @@ class Board:
 
     def _left(self) -> None:
         waiting = sum(not (path / "manifest.json").exists() for path in self.paths[self.done :])
-        if self.times and waiting and (len(self.times) == 1 or len(self.times) % 5 == 0):
+        if waiting and (len(self.times) == 1 or len(self.times) % 5 == 0):
             seconds = fmean(self.times) * waiting
             left = f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
             self.progress.note(f"{counted(waiting, 'run')} left, about {left}")

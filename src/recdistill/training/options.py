@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from recdistill.config import validated
 from recdistill.training.optimisers import OptimiserName
-from recdistill.wording import did_you_mean
 
 _METRICS = ("ndcg", "recall", "mrr", "hit", "precision")
 
@@ -17,9 +17,9 @@ def _metric(text: str) -> str:
     name, at, cut = text.partition("@")
     if name in _METRICS and at and cut.isdecimal() and int(cut) > 0:
         return text
-    near = did_you_mean(name, _METRICS)
-    meant = f"; {near[:-1]}@{cut if cut.isdecimal() else 10}?" if near else ""
-    raise ValueError(f"expected {', '.join(_METRICS)} with @k, such as ndcg@10{meant}")
+    near = difflib.get_close_matches(name, _METRICS, n=1)
+    such = f"{near[0] if near else 'ndcg'}@{cut if cut.isdecimal() and int(cut) > 0 else 10}"
+    raise ValueError(f"expected {', '.join(_METRICS)} with @k, such as {such}")
 
 
 def _ascending(shares: tuple[float, ...]) -> tuple[float, ...]:
