@@ -528,9 +528,7 @@ def test_values_of_a_run_file_are_checked_before_its_first_step(line: Path, tmp_
 
 
 def test_a_misspelt_metric_is_answered_with_the_nearest(line: Path) -> None:
-    with pytest.raises(
-        OptionError, match=r"expected ndcg, .* with @k, such as ndcg@10.*found 'ndgc@10'"
-    ):
+    with pytest.raises(OptionError, match=r"expected ndcg, .* with @k, such as ndcg@10.*found 'ndgc@10'"):
         rd.train(line / "data", "bpr", line / "never", training={**FAST, "validate_metric": "ndgc@10"})
 
 

@@ -174,24 +174,33 @@ def _inline(svg: str, slug: str, description: str) -> str:
     return svg.replace("<svg", f"<svg{label}", 1).strip()
 
 
-def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], size: float = 10) -> None:
+def end_labels(
+    axes: Axes, labels: Sequence[tuple[float, str, str]], size: float = 10, markers: Sequence[str] = ()
+) -> None:
     """Name lines at their right ends, moved apart where they would overlap.
 
     Args:
         axes: the finished axes.
         labels: value on the y axis, text and colour of each.
         size: of the font, in pixels.
+        markers: of each line, shown before its name.
     """
+    from matplotlib.lines import Line2D
     from matplotlib.text import Text
 
     axes.get_ylim()  # makes the limits follow the data, which the transforms below read
     height = axes.get_window_extent().height
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = [float(to_axes.transform((1, value))[1]) for value, _, _ in labels]
-    for (_, text, color), place in zip(labels, spread(wanted, 1.25 * size / height), strict=True):
-        label = Text(1.02, place, text, color=color, fontsize=size, va="center", transform=axes.transAxes)
+    left = 1.07 if markers else 1.02
+    places = spread(wanted, 1.25 * size / height)
+    for (_, text, color), place in zip(labels, places, strict=True):
+        label = Text(left, place, text, color=color, fontsize=size, va="center", transform=axes.transAxes)
         label.set_clip_on(False)
         axes.add_artist(label)
+    for (_, _, color), marker, place in zip(labels, markers, places, strict=False):
+        shape = Line2D([1.04], [place], color=color, marker=marker, transform=axes.transAxes, clip_on=False)
+        axes.add_artist(shape)
 
 
 def spread(wanted: Sequence[float], gap: float, low: float = 0.0, high: float = 1.0) -> list[float]:

@@ -85,6 +85,7 @@ def _paint_popularity(
     )
     shift = min(0.12, 0.5 / max(len(values), 1))
     ends: list[tuple[float, str, str]] = []
+    markers: list[str] = []
     for index, (name, row) in enumerate(values.items()):
         style = look[name]
         offset = (index - (len(values) - 1) / 2) * shift
@@ -95,6 +96,7 @@ def _paint_popularity(
         axes.plot(across, along, color=style.color, linewidth=1, alpha=0.55)
         axes.plot(across, along, style.marker, color=style.color, clip_on=False)
         ends.append((along[-1], short(name), style.color))
+        markers.append(style.marker)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.04)
     axes.grid(visible=False, axis="x")
@@ -106,7 +108,7 @@ def _paint_popularity(
     lowest.set_xticks(range(len(groups)), [f"{group.label}\n{group.items:,}" for group in groups])
     lowest.tick_params(axis="x", length=0, labelcolor=INK, labelsize=10)
     lowest.set_xlabel("items by popularity in train, least to most; below, how many", color=INK)
-    end_labels(axes, ends, size=10.5)
+    end_labels(axes, ends, size=10.5, markers=markers)
 
 
 def _paint_shares(axes: Axes, shares: Sequence[float]) -> None:
