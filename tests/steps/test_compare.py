@@ -256,6 +256,18 @@ def test_several_teachers_students_and_protocols(log: Path, tmp_path: Path) -> N
     assert lineage["rrd-s4-wide-seed-0"].summary["teacher"] == lineage["teacher-wide"].hash
 
 
+def test_a_method_for_some_of_the_students(log: Path) -> None:
+    students = [{"name": "s4", "dim": 4}, {"name": "s6", "dim": 6}]
+    method = {"name": "rrd", "distill": [RRD]}
+    tree = file_of(log, student=students, method=[method | {"students": ["s6"]}])
+    assert [row.name for row in plan(tree).rows] == ["alone-s4", "alone-s6", "rrd-s6"]
+    for wrong in (["s5"], "s6", []):
+        with pytest.raises(
+            OptionError, match=r"method rrd: students: expected a list .* tables: s4, s6, found"
+        ):
+            plan(file_of(log, student=students, method=[method | {"students": wrong}]))
+
+
 def test_what_a_method_lacks_is_said_before_any_student_is_trained(log: Path, tmp_path: Path) -> None:
     tree = file_of(log, extract={"depth": 20, "kinds": ["top_items"]})
     with pytest.raises(MissingKnowledgeError, match="sum reads embeddings"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from recdistill import config
 from recdistill.errors import OptionError
+from recdistill.models.base import Recommender
 from recdistill.models.cellnet import CellNet
 from recdistill.searching.derivation import space
 from recdistill.searching.options import SearchOptions
@@ -136,7 +137,8 @@ def rows_of(
         model, training = split_model(student)
         rows.append(Row(_joined(ALONE, name), *alone_of(alone, model, training)))
         for table in methods:
-            distilled += _method_rows(table, name, model, training, teachers, ensembles)
+            if name in _students(table, names):
+                distilled += _method_rows(table, name, model, training, teachers, ensembles)
     rows += distilled
     _check_rows(rows, {source.directory for source in (*teachers, *ensembles)})
     return tuple(rows)
@@ -152,7 +154,9 @@ def _method_rows(
 ) -> list[Row]:
     """One method, for one student and everything that it learns from."""
     name = str(table.get("name") or table.get("preset") or "")
-    known = ("name", "from", "preset", "distill", "training", "base_weight", "teachers", "search", "model")
+    known = (
+        "name", "from", "preset", "distill", "training", "base_weight", "teachers", "students", "search", "model",
+    )  # fmt: skip
     for key in set(table) - set(known):
         if name in config.names("distillers") and key in config.option_names(config.find("distillers", name)):
             raise OptionError(
@@ -251,6 +255,17 @@ def _sources(
     ]
 
 
+def _students(table: Table, known: Sequence[str]) -> list[str]:
+    """The students that a method is for: all, or those that ``students`` names."""
+    chosen: Any = table.get("students", list(known))
+    if not isinstance(chosen, list) or not chosen or any(name not in known for name in chosen):
+        raise OptionError(
+            f"method {table.get('name', '')}: students: expected a list of names of [[student]] tables"
+            f"{': ' if any(known) else ''}{', '.join(filter(None, known))}, found {chosen!r}"
+        )
+    return [str(name) for name in chosen]
+
+
 def _tuned(path: str, name: str, model: Table) -> Table:
     """The tables of a ``best.toml``, which must be of a student like ours."""
     tree = config.load_run_file(path)
@@ -260,11 +275,14 @@ def _tuned(path: str, name: str, model: Table) -> Table:
     ours = make_model(model)
     if (theirs.model_name(), theirs.options) != (ours.model_name(), ours.options):
         raise OptionError(
-            f"method {name}: {path} is of {theirs.model_name()} {theirs.options},"
-            f" the student is {ours.model_name()} {ours.options}",
-            "compare students of one model",
+            f"method {name}: {path} is of {_named(theirs)}, and a student is {_named(ours)}",
+            'compare students of that model, or name those in the method: students = ["..."]',
         )
     return tree
+
+
+def _named(model: Recommender) -> str:
+    return " ".join([model.model_name(), *(f"{name}={value}" for name, value in model.options.items())])
 
 
 def _joined(*names: str) -> str:
