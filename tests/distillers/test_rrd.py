@@ -50,14 +50,14 @@ def test_without_sampling_the_first_items_of_the_list_are_taken() -> None:
     method = RRD(num_interesting=4, num_uninteresting=2, depth=8, sampling="none")
     found = drawn(method)
     everyone = torch.arange(40)
-    top = method._top.ids[everyone, :4]
+    top = method._top[everyone, :4]
     assert torch.equal(found[:, :4], top)
 
 
 def test_uninteresting_items_are_neither_observed_nor_in_the_list() -> None:
     method = RRD(num_interesting=4, num_uninteresting=6, depth=8)
     found = drawn(method)
-    taken = with_lists(INTERACTIONS, method._top.ids)
+    taken = with_lists(INTERACTIONS, method._top)
     users = torch.arange(40)[:, None].expand(40, 6).reshape(-1)
     others = found[:, 4:].reshape(-1).long()
     present = others >= 0

@@ -442,5 +442,7 @@ def test_a_method_from_a_search(log: Path, tmp_path: Path) -> None:
     assert row.methods[0]["weight"] == 0.125
     assert row.base_weight == 0.25
     best.write_text(best.read_text().replace("dim = 4", "dim = 8"))
-    with pytest.raises(OptionError, match="bpr dim=8 .* a student is bpr dim=4 .*; compare students of that model"):
+    with pytest.raises(
+        OptionError, match=r"bpr dim=8 .* a student is bpr dim=4 .*; compare students of that model"
+    ):
         plan(file_of(log, method=[{"name": "tuned", "from": str(best)}]))

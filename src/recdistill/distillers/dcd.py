@@ -37,8 +37,11 @@ from recdistill.config import validated
 from recdistill.distillers.base import Context, Distiller, list_scores, user_list_scores
 from recdistill.distillers.rrd import relaxed_ranking_loss
 from recdistill.errors import OptionError
-from recdistill.knowledge.base import TeacherState
+from recdistill.knowledge.base import Lists, TeacherState
 from recdistill.models.base import Batch, State
+
+_BLOCK = 1024
+"""Lists that are read or compared at once."""
 
 
 class DCD(Distiller):
@@ -99,15 +102,18 @@ class DCD(Distiller):
         )
         if self.user_weight > 0:
             depth = context.drawn_items("depth", self.depth)
-            self._add_side("item", context.knowledge.top_items(torch.arange(data.num_users), depth).ids)
+            self._add_side("item", data.num_users, context.knowledge.top_items, depth)
         if self.item_weight > 0:
             depth = context.drawn_users("depth", self.depth)
-            self._add_side("user", context.knowledge.top_users(torch.arange(data.num_items), depth).ids)
+            self._add_side("user", data.num_items, context.knowledge.top_users, depth)
 
-    def _add_side(self, listed: str, ids: Tensor) -> None:
+    def _add_side(self, listed: str, count: int, read: Callable[[Tensor, int], Lists], depth: int) -> None:
         """Keep lists of ``listed`` (n, depth), which setup makes again, and the gaps, which a run carries."""
-        self.register_buffer(f"{listed}_lists", ids.int(), persistent=False)
-        self.register_buffer(f"{listed}_gaps", torch.zeros(ids.shape))
+        lists = torch.empty((count, depth), dtype=torch.int32)
+        for rows in torch.arange(count).split(_BLOCK):
+            lists[rows] = read(rows, depth).ids.int()
+        self.register_buffer(f"{listed}_lists", lists, persistent=False)
+        self.register_buffer(f"{listed}_gaps", torch.zeros(lists.shape))
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         if epoch % self.refresh:
@@ -124,7 +130,7 @@ class DCD(Distiller):
     def _refresh(self, listed: str, found: Tensor, places: Callable[[Tensor], Tensor]) -> None:
         """Compare the student's scores or ranks (n, depth) with the teacher's order, block by block."""
         gaps = self.get_buffer(f"{listed}_gaps")
-        for rows in torch.arange(len(found)).split(1024):
+        for rows in torch.arange(len(found)).split(_BLOCK):
             gaps[rows] = signed_weights(places(found[rows]), self.slope).to(gaps)
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:

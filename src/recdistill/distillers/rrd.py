@@ -27,7 +27,7 @@ from recdistill import ops
 from recdistill.config import validated
 from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import Context, Distiller, list_scores
-from recdistill.knowledge.base import Lists, TeacherState
+from recdistill.knowledge.base import TeacherState
 from recdistill.models.base import Batch, State
 
 
@@ -82,7 +82,7 @@ class RRD(Distiller):
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))
         everyone = torch.arange(users)
         lists = context.knowledge.top_items(everyone, self.depth)
-        self._top = Lists(lists.ids.int(), lists.scores[:, :0])
+        self._top = lists.ids.int()
         self._lengths = lists.lengths
         self._taken = with_lists(context.interactions, lists.ids)
 
@@ -93,7 +93,7 @@ class RRD(Distiller):
         interesting = draw_positions(
             self._lengths, self.num_interesting, self.sampling, self.temperature, context.generator
         )
-        ids = self._top.ids.gather(1, interesting.clamp(min=0))
+        ids = self._top.gather(1, interesting.clamp(min=0))
         ids.masked_fill_(interesting < 0, -1)
         uninteresting = self._taken.sample_unobserved(
             users, self.num_uninteresting, context.generator, replace=False

@@ -31,7 +31,7 @@ from recdistill import ops
 from recdistill.config import validated
 from recdistill.distillers.base import Context, Distiller, list_scores
 from recdistill.distillers.rrd import with_lists
-from recdistill.knowledge.base import Knowledge, Lists, TeacherState
+from recdistill.knowledge.base import Knowledge, TeacherState
 from recdistill.models.base import Batch, State
 from recdistill.models.ranking import scores_of
 
@@ -87,7 +87,7 @@ class SLD(Distiller):
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))
         self.register_buffer("labels", torch.zeros(users, width))
         lists = context.knowledge.top_items(torch.arange(users), self.depth)
-        self._top = Lists(lists.ids.int(), lists.scores[:, :0])
+        self._top = lists.ids.int()
         self._taken = with_lists(context.interactions, lists.ids)
 
     def start_epoch(self, epoch: int, context: Context) -> None:
@@ -96,7 +96,7 @@ class SLD(Distiller):
         users = torch.arange(context.interactions.num_users)
         drawn = self._taken.sample_unobserved(users, self.num_uninteresting, context.generator, replace=False)
         if self.guide != "student":
-            drawn = torch.cat([self._guided(self._top.ids, context.generator), drawn], dim=1)
+            drawn = torch.cat([self._guided(self._top, context.generator), drawn], dim=1)
         if self.guide != "teacher":
             own = self._guided(context.student_top_items(self.depth)[0], context.generator)
             drawn = torch.cat([own.masked_fill(ops.listed(own, drawn), -1), drawn], dim=1)
