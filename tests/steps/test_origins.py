@@ -58,6 +58,20 @@ def file_of(log: Path, *teachers: dict[str, Any], **changed: Any) -> dict[str, A
     }
 
 
+def test_lists_that_will_be_too_short_are_said_before_a_teacher_is_trained(log: Path, tmp_path: Path) -> None:
+    tree = file_of(log, {"model": "ease"}, extract={"depth": 10}, distill=[RRD])
+    with pytest.raises(
+        MissingKnowledgeError, match="rrd: top_items to depth 15 are read; the store of ease will"
+    ):
+        rd.run(tree, tmp_path / "out")
+    assert not (tmp_path / "out" / "teacher").exists()
+    deep = rd.run(tree, tmp_path / "out", overrides={"extract.depth": 15})
+    assert (tmp_path / "out" / "knowledge").exists()
+    assert (
+        rd.run(tree, tmp_path / "out", overrides={"extract.depth": 12}).out == deep.out
+    )  # what is there is deeper
+
+
 def test_a_comparison_of_what_was_given_and_what_is_trained(log: Path, stores: str, tmp_path: Path) -> None:
     method = {"name": "rrd", "distill": [RRD], "teachers": ["ensemble", "mine"]}
     tree = file_of(

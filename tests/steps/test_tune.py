@@ -154,6 +154,18 @@ def test_a_killed_search_goes_on_to_the_same_trials(
     assert outcomes(found.tuning) == outcomes(made.tuning)
 
 
+def test_lists_that_will_be_too_short_are_said_before_the_teacher_is_trained(
+    line: Path, tmp_path: Path
+) -> None:
+    teacher = {"model": "itemknn"}
+    tree = file_of(line, teacher=teacher, extract={"depth": 10})
+    with pytest.raises(
+        MissingKnowledgeError, match="rrd: top_items to depth 15 are read; the store of itemknn will"
+    ):
+        rd.tune(tree, tmp_path / "out")
+    assert not (tmp_path / "out" / "teacher").exists()
+
+
 def test_the_seed_decides(made: Any, line: Path, tmp_path: Path) -> None:
     other = rd.tune(file_of(line), tmp_path / "out", seed=1)
     assert outcomes(other.tuning) != outcomes(made.tuning)

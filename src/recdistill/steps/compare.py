@@ -206,7 +206,11 @@ class _Comparison:
         }
         for row in self.plan.rows:
             of = row.teacher
-            if isinstance(of, Teacher) and not of.origin.given and not of.origin.live:
+            if (
+                isinstance(of, Teacher)
+                and not (of.origin.given or of.origin.live)
+                and not (split.at(of.knowledge) / MANIFEST).exists()  # else it is looked at as it is
+            ):
                 methods = make_methods(row.methods)
                 check_depths(split.data, of.model["name"], self.plan.extract, EXTRACTED, methods, row.name)
             if isinstance(row.teacher, Ensemble):

@@ -9,6 +9,7 @@ from typing import Any
 
 from recdistill.artifacts import read_manifest
 from recdistill.data.prepared import Data
+from recdistill.directories import MANIFEST
 from recdistill.errors import OptionError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
@@ -140,9 +141,10 @@ def _teachers(
         usual = chosen.options.get("depth", tables["extract"].get("depth", EXTRACTED))
         opened = [open_knowledge(path, data) for path in stores]
         check_ensemble(data, opened, usual, make_methods(tables["distill"]) if tables["distill"] else [])
-    alone = tables["distill"] and not tables["ensemble"]
-    for name, origin in origins.items() if alone else ():
-        if not origin.given and not origin.live:
+    learns_from_one = tables["distill"] and not tables["ensemble"]
+    for name, origin in origins.items() if learns_from_one else ():
+        store = root / (f"knowledge-{name}" if name else "knowledge")
+        if not origin.given and not origin.live and not (store / MANIFEST).exists():
             model = split_model(tables["teacher"][name])[0]["name"]
             check_depths(data, model, tables["extract"], EXTRACTED, make_methods(tables["distill"]))
     for name, origin in origins.items():

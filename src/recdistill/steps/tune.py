@@ -13,6 +13,7 @@ import polars as pl
 from recdistill import artifacts
 from recdistill.artifacts import Manifest, read_json, read_manifest, write_json, write_table
 from recdistill.data.prepared import Data
+from recdistill.directories import MANIFEST
 from recdistill.errors import ArtifactError, DataError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
@@ -111,7 +112,7 @@ def _inputs(
     if plan.origin.given:
         return data, open_knowledge(plan.origin.given_at(plan.seed), data)
     model, training = split_model(plan.teacher)
-    if not plan.origin.live:
+    if not plan.origin.live and not (root / "knowledge" / MANIFEST).exists():
         check_depths(data, model["name"], plan.extract, EXTRACTED, make_methods(plan.setting.methods))
     fitting: Json = {"seed": plan.seed, "device": device, "resume": True, **common}
     teacher = train(data, model, root / "teacher", training=training, **fitting)
