@@ -15,6 +15,7 @@ from recdistill.ops import (
     adam_all_reference,
     adam_touched,
     adam_touched_reference,
+    gradients,
     rowwise_adagrad,
     rowwise_adagrad_reference,
 )
@@ -159,10 +160,18 @@ def test_places_are_grouped_by_rows_in_order(num_rows: int) -> None:
                 found = places.order[places.starts[u] : places.starts[u + 1]].tolist()
                 assert found == torch.nonzero(ids == int(row)).flatten().tolist()
                 assert places.slots[row] == u
+            slots = places.slots
+            assert int((slots >= 0).sum()) == len(places.rows)
+        assert bool((slots == -1).all())
         for wrong in (num_rows, -2):
             message = rf"row indices in 0\.\.{num_rows - 1}"
             with pytest.raises(IndexError, match=message), grouped(torch.tensor([3, wrong]), num_rows):
                 pass
+            assert bool((slots == -1).all())
+    for other in range(1, 9):  # sizes that are not used any more are forgotten
+        with grouped(torch.zeros(1, dtype=torch.int64), other):
+            pass
+    assert num_rows not in gradients._kept
 
 
 @pytest.mark.parametrize("n", [0, 3])

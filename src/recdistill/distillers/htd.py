@@ -39,6 +39,9 @@ from recdistill.distillers.relations import relation_error
 from recdistill.knowledge.base import TeacherState
 from recdistill.models.base import Batch, State
 
+_BLOCK = 8192
+"""Entities whose groups are looked up at once."""
+
 
 class HTD(Distiller):
     """Hierarchical Topology Distillation.
@@ -112,8 +115,10 @@ class HTD(Distiller):
             ("users", self.users, context.knowledge.user_embeddings, data.num_users),
             ("items", self.items, context.knowledge.item_embeddings, data.num_items),
         ):
-            groups = experts.logits(vectors(torch.arange(count, device=device))).argmax(dim=1)
-            empty = self.num_groups - len(groups.unique())
+            taken = torch.zeros(self.num_groups, dtype=torch.bool, device=device)
+            for rows in torch.arange(count, device=device).split(_BLOCK):
+                taken[experts.logits(vectors(rows)).argmax(dim=1)] = True
+            empty = int((~taken).sum())
             if empty:
                 context.note(f"{context.name}: {empty} of {self.num_groups} groups of {of} are empty")
 

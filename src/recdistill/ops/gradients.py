@@ -34,9 +34,10 @@ class Places(NamedTuple):
     order: NDArray[np.int64]
 
 
-_KEPT_SIZES = 16
+_KEPT_SIZES = 4
 _kept: dict[int, NDArray[np.int32]] = {}
-"""Slots by number of rows, all -1, for the next call: filling them anew would cost all rows at each step."""
+"""Slots by number of rows, all -1, for the next call: filling them anew would cost all rows at each step. Those of the
+sizes that were used last, in that order."""
 
 
 @contextmanager
@@ -65,8 +66,9 @@ def grouped(ids: Tensor, num_rows: int) -> Generator[Places]:
         yield Places(slots, rows[:count], starts, order)
     finally:
         kernels.clear(rows, count, slots)
-        if len(_kept) < _KEPT_SIZES:
-            _kept[num_rows] = slots
+        _kept[num_rows] = slots
+        for oldest in list(_kept)[:-_KEPT_SIZES]:
+            _kept.pop(oldest, None)
 
 
 def row_sparse(param: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor] | None:

@@ -124,8 +124,8 @@ def fit(
                 resume=resume,
                 progress=progress,
             )
-            if validate is not None and result.best_metric is not None:
-                _note_below_popularity(model, result.best_metric, interactions, validate, training, progress)
+            if validate is not None and result.best_metric is not None and not isinstance(model, Popularity):
+                _note_below_popularity(result.best_metric, interactions, validate, training, progress)
             model.attach(data.users, data.items, interactions)
             save_model(model, job.work)
             _save_trajectory(result, job.work)
@@ -167,7 +167,6 @@ def make_validator(data: Data, training: TrainingOptions) -> Callable[[Recommend
 
 
 def _note_below_popularity(
-    model: Recommender,
     best: float,
     interactions: Interactions,
     validate: Callable[[Recommender], float],
@@ -180,7 +179,7 @@ def _note_below_popularity(
     popularity.fit(interactions, generator)
     popularity.eval()
     floor = validate(popularity)
-    if best < floor and not isinstance(model, Popularity):
+    if best < floor:
         progress.note(
             f"{training.validate_metric} {best:.4f} on the valid rows is below the {floor:.4f} of the most popular"
             " items for everyone: try other learning rates, more epochs or more patience"
