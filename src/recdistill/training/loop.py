@@ -17,6 +17,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import Objective
 from recdistill.errors import DataError, RecdistillError
 from recdistill.models.base import Batch, Recommender
+from recdistill.ops.memory import freed_memory_kept
 from recdistill.progress import Progress, Silent, Stage
 from recdistill.training.checkpoint import Checkpoint
 from recdistill.training.group import Group
@@ -112,7 +113,8 @@ def train(
         run.restore()
     elif run.checkpoint is not None:
         run.checkpoint.write_history([])  # one killed before its first checkpoint may have left some
-    return run.finish()
+    with freed_memory_kept():
+        return run.finish()
 
 
 class _Run:
