@@ -194,3 +194,21 @@ class TestRunFile:
         )
         assert message(lambda: check("x.y: no such option")) == "x.y: no such option; do this"
         assert message(lambda: check("nothing to name")) == "nothing to name; do this"
+
+    @pytest.mark.parametrize(
+        ("said", "line"),
+        [
+            ("no method is called 'rrdd'", 3),
+            ("no table or key 'methods'", 2),
+            ("no table or key 'trainings'", 4),
+            ("compare file: no method 'bpr'", None),  # two lines have it
+            ("no method is called 'rrd'", None),  # a part of another word
+            ("no method is called 'hinted'", None),  # in a comment alone
+        ],
+    )
+    def test_errors_that_quote_a_word_get_its_line(self, tmp_path: Path, said: str, line: int | None) -> None:
+        path = tmp_path / "words.toml"
+        path.write_text('student = "bpr"\n[[methods]]\nname = "rrdd" # "hinted"\ntrainings = ["bpr"]\n')
+        with pytest.raises(OptionError) as raised, config.run_file_lines(path):
+            raise OptionError(said)
+        assert raised.value.message == (said if line is None else f"{path}, line {line}: {said}")

@@ -161,7 +161,7 @@ def load_run_file(path: Path | str) -> dict[str, Any]:
 
 @contextmanager
 def run_file_lines(path: Path | str) -> Generator[None]:
-    """Add file and line to the option errors of the block, where the file has the key that they name.
+    """Add file and line to the option errors of the block, where one line has the key or the word that they name.
 
     Args:
         path: the run file whose options are checked in the block.
@@ -170,7 +170,10 @@ def run_file_lines(path: Path | str) -> Generator[None]:
         yield
     except OptionError as error:
         key = re.match(r"[\w.-]+(?=: )", error.message)
+        word = re.search(r"'([^']+)'", error.message)
         line = key_line(path, key.group(0)) if key else None
+        if line is None and word:
+            line = _word_line(path, word.group(1))
         if line is None:
             raise
         raise OptionError(f"{path}, line {line}: {error.message}", error.hint) from error
@@ -182,14 +185,10 @@ def key_line(path: Path | str, key: str) -> int | None:
     Components are often named otherwise than their tables (``rrd.weight`` is in ``[[distill]]``), so the last
     part of the key decides, and the others only where several lines have it.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
     wanted = [normal(part) for part in key.split(".")]
     table: list[str] = []
     found: list[tuple[int, int]] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         header = re.match(r"\s*\[+([^\]]+)\]", line)
         entry = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
         if header:
@@ -200,6 +199,21 @@ def key_line(path: Path | str, key: str) -> int | None:
                 found.append((len({*parts} & {*wanted}), number))
     best = [number for common, number in found if common == max(found)[0]]
     return best[0] if len(best) == 1 else None
+
+
+def _word_line(path: Path | str, word: str) -> int | None:
+    """The line that has a word as a table's name, a key or a quoted value, or None where none or several do."""
+    of = re.escape(word)
+    there = re.compile(rf"""\s*\[+{of}\]|\s*{of}\s*=|[^#]*=[^#]*(["']){of}\1""")
+    found = [number for number, line in enumerate(_lines(path), 1) if there.match(line)]
+    return found[0] if len(found) == 1 else None
+
+
+def _lines(path: Path | str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _parts(key: str) -> list[str]:
