@@ -10,7 +10,7 @@ import torch
 from recdistill.errors import OptionError
 from recdistill.searching.budget import Meter, Part
 from recdistill.searching.options import SearchOptions
-from recdistill.searching.outcome import check_budget, undecided
+from recdistill.searching.outcome import check_budget, preferred, undecided
 from recdistill.searching.supernet import Supernet
 from recdistill.testing import built, tiny_sequences
 
@@ -55,3 +55,17 @@ def test_what_helps_against_a_budget_that_nothing_meets(missed: list[str], hint:
     with pytest.raises(OptionError, match="in 1 cell, takes") as caught:
         check_budget(SearchOptions(max_megabytes=1.0), net, meters)
     assert caught.value.hint == hint
+
+
+def test_a_cell_of_none_is_given_the_one_edge_that_it_misses_least() -> None:
+    net = supernet(operations=["conv3", "avg3", "none"])  # edges: input to 1, input to 2, 1 to 2
+    notes: list[str] = []
+    with torch.no_grad():
+        net.architecture["operations"].copy_(
+            torch.tensor([[0.0, 1.0, 9.0], [2.0, 0.0, 5.0], [8.0, 0.0, 9.0]])
+        )
+        found = preferred(SearchOptions(allow_none=True), net, [], notes.append)
+    assert str(found.architecture) == "none; conv3, none"  # 3 short of none; avg3 into node 1 is 8 short
+    assert notes == [
+        "edges prefer 'none' until no node hears the input: one edge from it takes its best other operation"
+    ]

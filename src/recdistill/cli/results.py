@@ -53,7 +53,10 @@ def recommend(
     ] = None,
     history: Annotated[
         Path | None,
-        Option(help="A file of interactions of new users, their histories.", show_default=False),
+        Option(
+            help="A file of interactions, histories of new users (of known ones instead of their train rows).",
+            show_default=False,
+        ),
     ] = None,
     exclude_seen: Annotated[bool, Option(help="Leave out what a user has in train.")] = True,
     cold: Annotated[str, Option(help="For users of whom nothing is known: error, or popular.")] = "error",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import OptionError
+from recdistill.models.architecture import Architecture
 from recdistill.searching.budget import Found, Meter, best_within, bytes_meter
 from recdistill.searching.derivation import derive, log_shares
 from recdistill.searching.latency import Setting, encoder_latency, latency_meter
@@ -103,7 +104,7 @@ def undecided(net: Supernet) -> str | None:
         return None
     return (
         f"the search has hardly decided: an edge's largest share is {largest:.1%} on average, and {even:.1%} is even;"
-        " more search.epochs or a larger search.architecture_rate decides"
+        " a larger search.architecture_rate or more search.epochs (as far as training.patience lets them) decide"
     )
 
 
@@ -159,22 +160,38 @@ def _most_probable(
     alpha, delta = shares
     log_cells = _log_cells(delta, net)
 
-    def found(allow_none: bool) -> Found:
-        if options.budgeted:
-            log_operations = log_shares(alpha, net.operations, allow_none)
-            most = options.max_skips
-            return best_within(log_operations, log_cells, net.operations, meters, net.max_length, most)
-        one = derive(
-            alpha, net.operations, policy=options.policy, allow_none=allow_none, max_skips=options.max_skips
+    if options.budgeted:
+        log_operations = log_shares(alpha, net.operations, options.allow_none)
+        return best_within(
+            log_operations, log_cells, net.operations, meters, net.max_length, options.max_skips
         )
-        count = int(log_cells.argmax()) + 1
-        return Found(one, count, {m.name: m.of(one, count, net.max_length) for m in meters}, True)
+    one = derive(
+        alpha,
+        net.operations,
+        policy=options.policy,
+        allow_none=options.allow_none,
+        max_skips=options.max_skips,
+    )
+    if one.empty:
+        note(
+            "edges prefer 'none' until no node hears the input: one edge from it takes its best other operation"
+        )
+        one = _with_an_input(one, alpha, net.operations)
+    count = int(log_cells.argmax()) + 1
+    return Found(one, count, {m.name: m.of(one, count, net.max_length) for m in meters}, True)
 
-    best = found(options.allow_none)
-    if not best.architecture.empty:
-        return best
-    note("edges prefer 'none' until no node hears the input: the best other operations are taken")
-    return found(False)
+
+def _with_an_input(one: Architecture, alpha: Tensor, names: Sequence[str]) -> Architecture:
+    """An architecture of which no node hears the input, and the edge from the input added that alpha misses least."""
+    from_input = [node * (node + 1) // 2 for node in range(len(one.nodes))]
+    gain = (
+        log_shares(alpha, names, False)[from_input]
+        - log_shares(alpha, names, True)[from_input].max(dim=1, keepdim=True).values
+    )
+    edges = list(one.edges)
+    place, chosen = divmod(int(gain.argmax()), len(names))
+    edges[from_input[place]] = names[chosen]
+    return Architecture.from_edges(edges)
 
 
 def _measured(

@@ -102,7 +102,12 @@ def recommend(
             told = None
             if files is not None:
                 items = loaded.vocabularies()[1]
-                told = Histories.of(read_history(files, columns, items, shown), items)
+                table = read_history(files, columns, items, shown)
+                told = Histories.of(table, items)
+                if unknown := int((items.index(table["item_id"]) < 0).sum()):
+                    shown.note(
+                        f"{counted(unknown, 'row')} of the histories on items that the model has not met left out"
+                    )
             everyone = asked
             if everyone is None:
                 everyone = served(loaded, cold) if told is None else told.order
@@ -180,6 +185,7 @@ def read_history(files: Files, columns: Columns, items: Vocabulary, shown: Progr
     table, _ = read_files(files, columns, False, shown.note)
     order = next((name for name in ("position", "time") if name in table.columns), None)
     if order is None:
+        shown.note("no column of times or positions: the file's order is taken, a user's newest item last")
         return table
     if lacking := table[order].null_count():
         shown.note(f"{counted(lacking, 'row')} without a {order} left out")
