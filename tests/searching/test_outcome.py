@@ -69,3 +69,15 @@ def test_a_cell_of_none_is_given_the_one_edge_that_it_misses_least() -> None:
     assert notes == [
         "edges prefer 'none' until no node hears the input: one edge from it takes its best other operation"
     ]
+
+
+def test_the_edge_that_is_added_keeps_to_the_number_of_skips() -> None:
+    net = supernet(operations=["conv3", "skip", "none"])
+    with torch.no_grad():
+        net.architecture["operations"].copy_(
+            torch.tensor([[1.0, 2.0, 9.0], [0.0, 4.0, 9.0], [0.0, 0.0, 9.0]])
+        )
+        found = [
+            str(preferred(SearchOptions(allow_none=True, max_skips=m), net, []).architecture) for m in (0, 2)
+        ]
+    assert found == ["conv3; none, none", "none; skip, none"]

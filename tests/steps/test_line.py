@@ -318,7 +318,12 @@ def test_recommend_for_a_file_of_histories(line: Path, tmp_path: Path) -> None:
     told = {"new": ["i7", "i4"], "newer": ["i9", "never"], "u1": ["i5"]}
     table = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
     table.write_csv(tmp_path / "histories.csv")
-    path = rd.recommend(line / "teacher", tmp_path / "out", k=3, history=tmp_path / "histories.csv")
+    notes = Notes()
+    path = rd.recommend(
+        line / "teacher", tmp_path / "out", k=3, history=tmp_path / "histories.csv", progress=notes
+    )
+    assert "1 row of the histories on items that the model has not met left out" in notes.notes
+    assert not any("the file's order is taken" in text for text in notes.notes)
     found = pl.read_parquet(path)
     for user, items in told.items():
         alone = model.recommend(history={user: items}, k=3)
@@ -332,6 +337,9 @@ def test_recommend_for_a_file_of_histories(line: Path, tmp_path: Path) -> None:
     (tmp_path / "histories.csv").rename(tmp_path / "folder" / "histories.csv")
     again = rd.recommend(line / "teacher", tmp_path / "again", k=3, history=tmp_path / "folder")
     assert pl.read_parquet(again).equals(found)
+    table.select("user_id", "item_id").write_csv(tmp_path / "unordered.csv")
+    rd.recommend(line / "teacher", tmp_path / "u", k=3, history=tmp_path / "unordered.csv", progress=notes)
+    assert any("the file's order is taken, a user's newest item last" in text for text in notes.notes)
     with pytest.raises(DataError, match="nowhere"):
         rd.recommend(line / "teacher", tmp_path / "never", history=tmp_path / "nowhere.csv")
     assert model.recommend(["u2"], k=3, history={}).equals(model.recommend(["u2"], k=3))

@@ -159,12 +159,14 @@ def _most_probable(
     """The architecture that α and δ prefer within the budgets, if there are any, as far as costs are predicted."""
     alpha, delta = shares
     log_cells = _log_cells(delta, net)
-
     if options.budgeted:
-        log_operations = log_shares(alpha, net.operations, options.allow_none)
-        return best_within(
-            log_operations, log_cells, net.operations, meters, net.max_length, options.max_skips
-        )
+
+        def within(allow_none: bool) -> Found:
+            shares = log_shares(alpha, net.operations, allow_none)
+            return best_within(shares, log_cells, net.operations, meters, net.max_length, options.max_skips)
+
+        best = within(options.allow_none)
+        return within(False) if best.architecture.empty else best
     one = derive(
         alpha,
         net.operations,
@@ -176,22 +178,21 @@ def _most_probable(
         note(
             "edges prefer 'none' until no node hears the input: one edge from it takes its best other operation"
         )
-        one = _with_an_input(one, alpha, net.operations)
+        one = _with_an_input(one, alpha, net.operations, options.max_skips)
     count = int(log_cells.argmax()) + 1
     return Found(one, count, {m.name: m.of(one, count, net.max_length) for m in meters}, True)
 
 
-def _with_an_input(one: Architecture, alpha: Tensor, names: Sequence[str]) -> Architecture:
+def _with_an_input(
+    one: Architecture, alpha: Tensor, names: Sequence[str], max_skips: int | None
+) -> Architecture:
     """An architecture of which no node hears the input, and the edge from the input added that alpha misses least."""
+    others = derive(alpha, names, max_skips=max_skips).edges
+    shares = log_shares(alpha, names, allow_none=True)
+    missed = shares.max(dim=1).values - shares[range(len(others)), [names.index(name) for name in others]]
     from_input = [node * (node + 1) // 2 for node in range(len(one.nodes))]
-    gain = (
-        log_shares(alpha, names, False)[from_input]
-        - log_shares(alpha, names, True)[from_input].max(dim=1, keepdim=True).values
-    )
-    edges = list(one.edges)
-    place, chosen = divmod(int(gain.argmax()), len(names))
-    edges[from_input[place]] = names[chosen]
-    return Architecture.from_edges(edges)
+    added = min(from_input, key=lambda edge: float(missed[edge]))
+    return Architecture.from_edges([*one.edges[:added], others[added], *one.edges[added + 1 :]])
 
 
 def _measured(
