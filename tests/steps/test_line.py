@@ -208,7 +208,9 @@ def test_knowledge_of_other_data_is_refused(line: Path, table: pl.DataFrame) -> 
     other = rd.prepare(line / "other.csv", line / "other")
     with pytest.raises(ArtifactError, match="was extracted from data"):
         rd.distill(other, line / "knowledge", "bpr", [RRD], line / "never", training=FAST)
-    with pytest.raises(ArtifactError, match="was trained on data"):
+    users, left = len(Data.load(line / "data").users), len(other.users)
+    said = rf"was trained on data .*: {users} users there, {users - left} of them unknown here, where {left} are; "
+    with pytest.raises(ArtifactError, match=said):
         rd.extract(other, line / "teacher", line / "never")
     with pytest.raises(ArtifactError, match="was trained on data"):
         rd.distill(other, line / "teacher", "bpr", [RRD], line / "never", training=FAST)
@@ -219,7 +221,7 @@ def test_a_live_teacher_of_another_split_is_refused(line: Path, tmp_path: Path) 
     again = rd.prepare(line / "log.csv", tmp_path / "data", seed=1)
     assert again.users.hash == Data.load(line / "data").users.hash
     with pytest.raises(
-        ArtifactError, match=r"was trained on data .*; pass the data directory it was trained on"
+        ArtifactError, match=r"was trained on data .*: the same users and items, .*; pass the data directory"
     ):
         rd.distill(again, line / "teacher", "bpr", [RRD], tmp_path / "never", training=FAST)
     tree = {

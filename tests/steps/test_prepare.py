@@ -263,6 +263,23 @@ def test_leaky_splits_are_said(options: dict[str, Any], said: str | None, tmp_pa
     assert said is None or leaks[0].startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("users", "said"),
+    [
+        ([1, 1, 1, 2, 2, 3], "of 3 users 2 without a valid row, 1 without a test row"),
+        ([1, 1, 1, 2, 2, 2], None),
+        ([1, 1, 1, 2, 2], "of 2 users 1 without a valid row"),
+    ],
+)
+def test_users_too_short_for_the_split_are_counted(
+    users: list[int], said: str | None, tmp_path: Path
+) -> None:
+    rows = pl.DataFrame({"user_id": users, "item_id": range(len(users)), "timestamp": range(len(users))})
+    notes = prepare(rows, tmp_path / "data", split="leave-one-out").manifest.summary["notes"]
+    short = [text for text in notes if text.startswith("too few interactions")]
+    assert short == ([f"too few interactions for the split: {said}"] if said else [])
+
+
 def test_unseen_items_are_counted_and_dropped(tmp_path: Path) -> None:
     rows = pl.DataFrame(
         {

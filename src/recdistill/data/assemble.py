@@ -111,6 +111,8 @@ def assemble(
         )
     rows, labels, unseen_share = _unseen(rows, labels, len(items), rules, tally)
     _check_splits(rows, labels, rules)
+    if rules.split in splits.BY_USER:
+        _note_short(rows.user, labels, note)
     return _finish(rows, labels, users, items, unseen_share, rules, tally)
 
 
@@ -236,6 +238,19 @@ def _check_splits(rows: Rows, labels: Labels, rules: Rules) -> None:
             f"the busiest user has {counted(most, 'interaction')}",
             "users need at least 2; look at the filters and the split",
         )
+
+
+def _note_short(users: NDArray[np.int32], labels: Labels, note: Callable[[str], None]) -> None:
+    """How many users are too short for a split that cuts each user's rows."""
+    everyone = _distinct(users)
+    missing = {part: everyone - _distinct(users[labels == LABELS[part]]) for part in ("valid", "test")}
+    told = ", ".join(f"{count:,} without a {part} row" for part, count in missing.items() if count)
+    if told:
+        note(f"too few interactions for the split: of {counted(everyone, 'user')} {told}")
+
+
+def _distinct(users: NDArray[np.int32]) -> int:
+    return int((np.bincount(users) > 0).sum())
 
 
 def _finish(

@@ -16,6 +16,8 @@ from recdistill.data.sorting import stable_order
 from recdistill.errors import DataError
 
 SplitName = Literal["random", "leave-one-out", "temporal", "given", "file-order"]
+# Those that cut each user's rows.
+BY_USER: tuple[SplitName, ...] = ("random", "leave-one-out", "file-order")
 TRAIN, VALID, TEST = 0, 1, 2
 LABELS = {"train": TRAIN, "valid": VALID, "test": TEST}
 Labels = NDArray[np.uint8]

@@ -254,7 +254,7 @@ def _say(task: Task, protocol: str, members: Sequence[Member], shown: Progress) 
     history = " and ".join(_history(members))
     if sequential := [member.name for member in members if _sequential(member)]:
         read = f"{' and '.join(_sequence_history(task))} for {', '.join(sequential)}"
-        history = f"{read}, {history} for all others"
+        history = read if len(sequential) == len(members) else f"{read}, {history} for all others"
     shown.note(f"{protocol} ranking, masked: {masked}; history: {history}")
     refitted = [member.name for member in members if "valid" in member.manifest.on]
     if 0 < len(refitted) < len(members):

@@ -14,6 +14,7 @@ from recdistill.data.prepared import Data
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import ArtifactError
 from recdistill.models.base import Recommender
+from recdistill.wording import counted
 
 WEIGHTS = "weights.safetensors"
 
@@ -104,6 +105,21 @@ def check_trained_on(model: Manifest, path: Path | str, data: Data) -> None:
     """
     if model.inputs.get("data") != data.hash:
         raise ArtifactError(
-            f"the model at {path} was trained on data {model.inputs.get('data')}, not on {data.hash}",
+            f"the model at {path} was trained on data {model.inputs.get('data')}, not on {data.hash}: "
+            f"{_difference(Path(path), data)}",
             "pass the data directory it was trained on",
         )
+
+
+def _difference(path: Path, data: Data) -> str:
+    """Whether it is other users and items, or other rows of the same ones."""
+    kinds = (("users.parquet", "user", data.users), ("items.parquet", "item", data.items))
+    told: list[str] = []
+    for file, kind, known in kinds:
+        own = Vocabulary.load(path / file)
+        if own.hash != known.hash:
+            missing = int((known.index(own.ids()) < 0).sum())
+            told.append(
+                f"{counted(len(own), kind)} there, {missing:,} of them unknown here, where {len(known):,} are"
+            )
+    return ", ".join(told) or "the same users and items, other rows or another split"
