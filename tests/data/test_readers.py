@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,14 @@ def test_directories_of_ours_are_left_out_of_a_folder(tmp_path: Path) -> None:
     found = find_files(tmp_path)
     assert found.paths == tuple(logs)
     assert (found.made, found.unread) == ("2 directories: runs/data, runs/teacher", "1 file: README.md")
+
+
+def test_a_pipe_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.csv")
+    with pytest.raises(
+        DataError, match="is a pipe or a device, and files are read twice; write it to a file"
+    ):
+        find_files(tmp_path / "log.csv")
 
 
 def test_a_directory_of_ours_is_no_source(tmp_path: Path) -> None:

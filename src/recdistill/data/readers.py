@@ -54,7 +54,7 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
 
     Raises:
         NoSourceError: if nothing is there.
-        DataError: if a folder holds no interactions, or none but in directories that recdistill made, or the
+        DataError: on a pipe, if a folder holds no interactions, or none but in directories that recdistill made, or the
             files are of several formats.
     """
     path = Path(source).expanduser()
@@ -62,6 +62,10 @@ def find_files(source: str | Path, format: Format | None = None) -> Files:  # no
     if path.is_dir():
         paths = likely_files(visible)
     elif path.exists():
+        if not path.is_file():
+            raise DataError(
+                f"'{source}' is a pipe or a device, and files are read twice", "write it to a file first"
+            )
         paths = [path]
     else:
         paths = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
