@@ -100,6 +100,15 @@ def test_pressure_is_what_the_limit_leaves_beside_the_base() -> None:
     assert float(meter.pressure(choices, cells, NAMES, 7)) == pytest.approx(taken / (5 - base))
 
 
+@pytest.mark.parametrize("limit", [1.0, 1.7 + 1e-12, 2.0])
+def test_pressure_stays_finite_where_the_base_leaves_nothing(limit: float) -> None:
+    """The base is 1.7 at 7 items; the cheapest cell takes .5, its edges nothing."""
+    choices = torch.nn.functional.one_hot(torch.tensor([0, 0, 0]), len(NAMES)).float()
+    one, three = (float(latency(limit).pressure(choices, torch.tensor(k), NAMES, 7)) for k in (1.0, 3.0))
+    assert (one, three) == pytest.approx((1, 3))
+    assert float(latency(2.7).pressure(choices, torch.tensor(1.0), NAMES, 7)) == pytest.approx(0.5)
+
+
 def test_without_limits_each_edge_takes_its_best() -> None:
     alpha = torch.randn(6, 8, generator=GENERATOR)
     shares = log_shares(alpha, NAMES, False)

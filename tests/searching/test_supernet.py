@@ -296,6 +296,16 @@ def test_prices_rise_while_what_is_drawn_costs_too_much() -> None:
     assert sum(value for name, value in facts.items() if name.startswith("cells ")) == pytest.approx(1)
 
 
+def test_prices_rise_and_fall_by_a_step_at_most() -> None:
+    cost = _Search(epochs=3).cost  # out of its warm-up
+    prices, ratios = cost.get_buffer("prices"), cost.get_buffer("ratios")
+    prices.fill_(1.0)
+    for ratio, expected in ((40.0, 1.5), (1.2, 1.6), (0.5, 1.35), (0.0, 0.85), (0.0, 0.35), (0.0, 0.0)):
+        ratios.fill_(ratio)
+        cost.after_step()
+        assert float(prices) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("cost", ["linear", "adabert", "released"])
 def test_the_trade_off_by_hand(cost: Any) -> None:
     model = made().train()

@@ -23,6 +23,9 @@ from recdistill.models.architecture import OPERATIONS, Architecture
 _MOST = 300_000
 """Cells that are looked through; with more candidates the cheapest and the most probable ones of each edge."""
 
+_LEAST = 1e-3
+"""Of a limit, what a share is of at least: measured costs of a cell may be none."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -74,12 +77,15 @@ class Meter:
     def pressure(self, choices: Tensor, cells: Tensor, names: Sequence[str], width: float) -> Tensor:
         """Of what the limit leaves beside the base, the share that the choices of a forward pass take, scalar.
 
-        So a table that takes most of the limit does not hide what is chosen.
+        So a table that takes most of the limit does not hide what is chosen. Where the limit leaves less than the
+        cheapest cell takes, above 1 whatever is chosen, the share is of that cell.
         """
         assert self.limit is not None
         base = self.base.at(width)
         taken = self.expected(choices, cells, names, width) - base
-        return taken / max(self.limit - base, 1e-9 * self.limit)
+        cheapest = min(self.operations[name].at(width) for name in names)
+        least = self.cell.at(width) + len(choices) * cheapest
+        return taken / max(self.limit - base, least, _LEAST * self.limit)
 
     def scaled(self, factor: float) -> Meter:
         """Every part times ``factor``."""

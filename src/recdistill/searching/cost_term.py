@@ -1,13 +1,14 @@
 """The term of a search that prices what the drawn architecture takes, and keeps the search's schedule.
 
     trade-off:   L = β · L_E(z)                          L_E of :mod:`recdistill.searching.costs`
-    budget:      L = Σ_m p_m · (r_m(z) − 1),   r_m = (cost_m − base_m) / (limit_m − base_m),
-                 p_m ← max(0, p_m + η (r_m − 1)) after a step        base: what every architecture takes, such as tables
+    budget:      L = Σ_m p_m · (r_m(z) − 1),   r_m = (cost_m − base_m) / max(limit_m − base_m, least_m),
+                 p_m ← max(0, p_m + η min(1, r_m − 1)) after a step
+                 base: what every architecture takes, such as tables; least: what the cheapest cell takes beside it
 
 With a budget the prices p find the trade-off themselves: they rise while what is drawn costs more than the limit,
-and fall while it costs less. The temperature of the draws, and whether the architecture learns yet (``warmup``), are
-set at the start of an epoch; both are buffers of the supernet, and the prices are buffers here, so that a resumed
-search has them.
+and fall, no faster, while it costs less. The temperature of the draws, and whether the architecture learns yet
+(``warmup``), are set at the start of an epoch; both are buffers of the supernet, and the prices are buffers here, so
+that a resumed search has them.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class CostTerm(Distiller):
     def after_step(self) -> None:
         if self.meters and not bool(self.net.frozen_architecture):
             prices = self.get_buffer("prices")
-            prices.add_(self.price_rate * (self.get_buffer("ratios") - 1)).clamp_(min=0)
+            prices.add_(self.price_rate * (self.get_buffer("ratios") - 1).clamp(max=1)).clamp_(min=0)
 
     def facts(self) -> dict[str, float]:
         operations, cells = self.net.shares()
