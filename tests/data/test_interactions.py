@@ -177,3 +177,12 @@ def test_empty() -> None:
     assert nothing.num_pairs == nothing.num_events == 0
     assert nothing.transpose().indptr.tolist() == [0]
     assert of([]).rows(torch.tensor([3, 3])).indptr.tolist() == [0, 0, 0]
+
+
+def test_rankings_leave_out_what_is_not_taken_again() -> None:
+    once, again = of([(0, 1), (0, 2), (3, 1)]), of([(0, 1), (0, 1), (3, 1)])
+    assert once.unlisted is once
+    assert again.unlisted.num_pairs == 0
+    assert (again.unlisted.num_users, again.unlisted.num_items) == (5, 7)
+    assert not again.unlisted.contains(torch.tensor([0, 3]), torch.tensor([1, 1])).any()
+    assert again.unlisted.rows(torch.arange(5)).indptr.tolist() == [0] * 6

@@ -121,6 +121,14 @@ class Interactions:
         return self.num_events > self.num_pairs
 
     @cached_property
+    def unlisted(self) -> Interactions:
+        """The pairs that rankings leave out: all of them, or none where users take items again."""
+        if not self.has_repeats:
+            return self
+        indptr, items = torch.zeros(self.num_users + 1, dtype=torch.int64), self.items[:0]
+        return Interactions(self.num_users, self.num_items, indptr, items, indptr, items)
+
+    @cached_property
     def users(self) -> Tensor:
         """``(P,)`` int32: the user of each pair."""
         return _owners(self.indptr)

@@ -62,7 +62,8 @@ class Context:
     def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
         """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.
 
-        Padded with −1 and −inf. With ``observed`` the train items are ranked too. Lists end with the catalogue.
+        Padded with −1 and −inf. With ``observed``, or where users take items again, the train items are ranked too.
+        Lists end with the catalogue.
         """
         depth = min(depth, self.interactions.num_items)
         key = (self.epoch, depth, observed)
@@ -70,7 +71,7 @@ class Context:
             for old in [k for k in self.shared if k[0] != self.epoch]:
                 del self.shared[old]
             users = torch.arange(self.interactions.num_users)
-            exclude = [] if observed else [self.interactions]
+            exclude = [] if observed else [self.interactions.unlisted]
             self.shared[key] = self._of_student(top_items, users, depth, exclude)
         return self.shared[key]
 
@@ -80,7 +81,7 @@ class Context:
         −1 where there is padding (−1) or the ranking is shorter.
         """
         users = torch.arange(self.interactions.num_users)
-        return self._of_student(items_at, users, positions, self.interactions)
+        return self._of_student(items_at, users, positions, self.interactions.unlisted)
 
     def student_scores(self, ids: Tensor) -> Tensor:
         """The student's scores now of items ``ids`` (U, m) of all users, −inf at padding (−1); in blocks."""
@@ -93,7 +94,7 @@ class Context:
     def student_ranks(self, ids: Tensor) -> Tensor:
         """The student's ranks now (from 1, among unobserved items) of ``ids`` (U, m), 0 at padding; in blocks."""
         users = torch.arange(self.interactions.num_users)
-        return self._of_student(item_ranks, users, ids, self.interactions)
+        return self._of_student(item_ranks, users, ids, self.interactions.unlisted)
 
     def _of_student(self, read: Callable[..., Any], *arguments: Any) -> Any:
         """``read(state, …)`` of the student in eval mode; training goes on afterwards."""

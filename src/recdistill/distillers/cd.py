@@ -126,7 +126,7 @@ class CD(Distiller):
         interactions = context.interactions
         everyone = torch.arange(interactions.num_users)
         if self.guide == "student":
-            lengths = (interactions.num_items - interactions.user_counts).clamp(max=self.depth)
+            lengths = (interactions.num_items - interactions.unlisted.user_counts).clamp(max=self.depth)
             ids = context.student_items_at(self._positions(lengths, context.generator))
         else:
             ids = interactions.sample_unobserved(everyone, self.num_sampled, context.generator, replace=False)

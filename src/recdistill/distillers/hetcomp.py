@@ -79,7 +79,7 @@ class HetComp(Distiller):
         overall_epochs: epochs before which the fine loss does not begin, at least 0; for teachers without a
             trajectory, whose pointers are final from the start.
         observed: whose order of a user's observed items is O: that of the ``teachers``, or ``none``, an empty O, for
-            teachers that left lists alone.
+            teachers that left lists alone. O is empty, too, where users take items again: lists hold observed items.
         num_sampled: items drawn at each step, at least 1, that Z is estimated from, for large catalogues; unbiased for
             the sum, and too low for its logarithm by about cv² / (2 · num_sampled), with cv the coefficient of
             variation of exp(s) over a user's items. By default Z is exact.
@@ -168,7 +168,7 @@ class HetComp(Distiller):
 
     def _ordered(self, members: Sequence[Member], context: Context) -> Tensor:
         """O of each user, ids ``(U, K / 10)`` padded with −1."""
-        if self.observed == "none":
+        if self.observed == "none" or context.interactions.has_repeats:
             return torch.empty(context.interactions.num_users, 0, dtype=torch.int32)
         how = context.knowledge.aggregation()
         weights = how.weights or (1.0,) * len(members)
@@ -225,7 +225,7 @@ class HetComp(Distiller):
         """What is no part of the normaliser: the users' observed items and the ranked ones."""
         if self._left_out is None:
             width = self._width(bool(self.get_buffer("fine")))
-            joined = with_lists(self._interactions, self.get_buffer("targets").cpu()[:, :width])
+            joined = with_lists(self._interactions.unlisted, self.get_buffer("targets").cpu()[:, :width])
             indptr, items = joined.indptr.to(users.device), joined.items.to(users.device)
             self._left_out = Interactions(joined.num_users, joined.num_items, indptr, items, indptr, items)
         return self._left_out.rows(users)

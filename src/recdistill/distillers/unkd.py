@@ -101,7 +101,7 @@ class UnKD(Distiller):
                 context.knowledge,
                 everyone,
                 min(self.depth, len(items)),
-                [train],
+                [train.unlisted],
                 candidates=items.sort().values,
             )[0].int()
             for items in groups

@@ -67,7 +67,7 @@ def list_validation(ids: Tensor, train: Interactions, valid: Interactions) -> di
     """What :func:`validator` would find for stored lists, by full ranking, of every metric at the usual cut-offs.
 
     Args:
-        ids: ``(U, L)``, best first, padded with −1, train pairs removed.
+        ids: ``(U, L)``, best first, padded with −1, such pairs removed.
         train: the pairs that are not ranked.
         valid: the pairs to be found.
 

@@ -27,7 +27,7 @@ class Elsewhere(NamedTuple):
     """How to read a store made by another program.
 
     Attributes:
-        train: the pairs that its lists are freed of.
+        train: the pairs that its lists are freed of, unless users take items again.
         users: (rows,) the data's index of each of its users, -1 where unknown; None: the same order.
         items: of each of its items, likewise.
     """
@@ -73,8 +73,10 @@ class Elsewhere(NamedTuple):
     def _observed(self, rows: Tensor, ids: Tensor, by_user: bool) -> Tensor:
         """Whether (row, id) is a train pair; padding is none."""
         if by_user:
-            return self.train.contains(rows, ids)
-        pairs = self.train.contains(ids.clamp(min=0).reshape(-1), rows[:, None].expand_as(ids).reshape(-1))
+            return self.train.unlisted.contains(rows, ids)
+        pairs = self.train.unlisted.contains(
+            ids.clamp(min=0).reshape(-1), rows[:, None].expand_as(ids).reshape(-1)
+        )
         return pairs.view_as(ids) & (ids >= 0)
 
 

@@ -48,7 +48,7 @@ class TeacherKnowledge:
     Lists that are not stored, or not deep enough, are derived once from the scores where there are any.
 
     Attributes:
-        train: the pairs that the teacher was fitted on, removed from every list.
+        train: the pairs that the teacher was fitted on, removed from every list unless users take items again.
         frozen: scores and embeddings, or None for a store of lists alone.
         lists: stored lists by kind (``top_items``: one row a user; ``top_users``: one row an item).
         observed: the teacher's score of every train pair, or None.
@@ -270,9 +270,9 @@ class TeacherKnowledge:
     def _derive(self, kind: str, depth: int) -> Lists:
         state = cast(State, self._frozen("scores" if self.can_score else kind))
         if kind == "top_items":
-            ids, scores = top_items(state, torch.arange(self.num_users), depth, exclude=[self.train])
+            ids, scores = top_items(state, torch.arange(self.num_users), depth, exclude=[self.train.unlisted])
         else:
-            ids, scores = top_users(state, torch.arange(self.num_items), depth, exclude=self.train)
+            ids, scores = top_users(state, torch.arange(self.num_items), depth, exclude=self.train.unlisted)
         return Lists(ids.int(), scores)
 
     def observed_scores(self) -> Tensor:

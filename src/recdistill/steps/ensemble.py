@@ -306,13 +306,14 @@ def _observed(
 def lists_validation(ids: Tensor, data: Data, on: Sequence[str]) -> dict[str, float]:
     """Metrics of stored lists on the valid rows, measured as the teachers' are while they train.
 
-    Empty where that is something else than a ranking of lists without train items: there are no valid rows, or the
-    teachers were fitted on them, users take items again, or some users' valid rows have histories of their own.
+    Empty where that is something else than a ranking of such lists: there are no valid rows, or the teachers were
+    fitted on them, users take items again in valid or test rows alone, or some users' valid rows have histories of
+    their own.
     """
     targets, earlier = newcomers(data.valid, data.train)
-    if data.has_repeats or earlier is not None or "valid" in on:
+    if data.has_repeats != data.train.has_repeats or earlier is not None or "valid" in on:
         return {}
-    return list_validation(ids, data.train, targets)
+    return list_validation(ids, data.train.unlisted, targets)
 
 
 def _save_lists(folder: Path, kind: str, lists: Lists) -> None:

@@ -197,11 +197,13 @@ def _write(
                 save_arrays(target, {"scores": observed_scores(state, train)})
             elif kind == "top_items":
                 _save_lists(
-                    target, *top_items(state, torch.arange(train.num_users), widths[kind], exclude=[train])
+                    target,
+                    *top_items(state, torch.arange(train.num_users), widths[kind], exclude=[train.unlisted]),
                 )
             elif kind == "top_users":
                 _save_lists(
-                    target, *top_users(state, torch.arange(train.num_items), widths[kind], exclude=train)
+                    target,
+                    *top_users(state, torch.arange(train.num_items), widths[kind], exclude=train.unlisted),
                 )
             else:
                 _write_trajectory(train, teacher, depth, work / "trajectory")
@@ -222,7 +224,7 @@ def _write_trajectory(train: Interactions, teacher: Recommender, depth: int, fol
     save_arrays(folder / last.name, {"ids": final["ids"]})
     for weights in states:
         load_weights(teacher, weights)
-        ids, _ = top_items(teacher.frozen(), torch.arange(train.num_users), width, exclude=[train])
+        ids, _ = top_items(teacher.frozen(), torch.arange(train.num_users), width, exclude=[train.unlisted])
         save_arrays(folder / weights.name, {"ids": ids.int()})
     load_weights(teacher, teacher.path / "weights.safetensors")
 
