@@ -345,6 +345,9 @@ def test_recommend_for_a_file_of_histories(line: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         rd.recommend(line / "teacher", tmp_path / "never", history=tmp_path / "nowhere.csv")
     assert model.recommend(["u2"], k=3, history={}).equals(model.recommend(["u2"], k=3))
+    nobody = pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String})
+    for none in ({}, nobody):  # nobody is asked for, not everybody
+        assert model.recommend(history=none, k=3).height == 0
     with pytest.raises(DataError, match="1 of 1 histories hold no item"):
         model.recommend(history={"new": []})
 

@@ -50,7 +50,8 @@ class CellNet(SequenceModel):
         dropout: share of numbers left out, within [0, 1) (paper's code: .1).
         causal: refuse operations that look ahead; false is for replicating the published space, whose scores
             of training rows are worthless.
-        max_length: newest items of a history that are read, at least 2 (paper's code: 10 to 50).
+        max_length: newest items of a history that make a window, at least 2 (paper's code: 10 to 50);
+            with ``samples="shift-all"`` the newest is a target alone, and one less is read, in serving too.
         samples: training windows: ``shift-all`` takes each user's newest items, ``windows`` older ones too,
             ``prefix`` makes one of every event with a target at its end alone.
         head: ``tied`` scores with the items' own vectors, ``untied`` with another table and a bias (paper's code).

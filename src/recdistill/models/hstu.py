@@ -43,7 +43,8 @@ class HSTU(SequenceModel):
         heads: a divisor of ``dim`` (paper: 1; large: 2).
         dropout: share of numbers left out, within [0, 1) (paper: .2).
         temperature: τ of cosines, above 0 (paper: .05); None scores by the product of unscaled vectors.
-        max_length: newest items of a history that are read, at least 2 (paper: 200 on ML-1M, 50).
+        max_length: newest items of a history that make a window, at least 2 (paper: 200 on ML-1M, 50);
+            with ``samples="shift-all"`` the newest is a target alone, and one less is read, in serving too.
         samples: training windows: ``shift-all`` takes each user's newest items (paper), ``windows`` older ones too,
             ``prefix`` makes one of every event with a target at its end alone.
         head: ``tied`` scores with the items' own vectors (paper), ``untied`` with another table and a bias.

@@ -67,12 +67,12 @@ def recommend(
     user_ids, item_ids = model.vocabularies()
     k = min(k, len(item_ids))
     given = None if history is None else Histories.of(history, item_ids)
-    if given is not None and not len(given.users):
-        given = None
     if users is not None:
         asked = users if isinstance(users, pl.Series) else pl.Series(list(users))
     else:
         asked = served(model, cold) if given is None else given.order
+    if given is not None and not len(given.users):
+        given = None
     allowed = None if candidates is None else _candidates(item_ids, candidates)
     index = user_ids.index(asked)
     own = torch.full_like(index, -1) if given is None else given.users.index(asked)

@@ -57,7 +57,8 @@ class SASRec(SequenceModel):
         attention_output: end the attention with a linear layer (authors' code: False).
         gated: learn g.
         positions: count places from the newest item (``end``, paper) or from the oldest one read (``start``).
-        max_length: newest items of a history that are read, at least 2 (paper: 200 on ML-1M, 50).
+        max_length: newest items of a history that make a window, at least 2 (paper: 200 on ML-1M, 50);
+            with ``samples="shift-all"`` the newest is a target alone, and one less is read, in serving too.
         samples: training windows: ``shift-all`` takes each user's newest items, ``windows`` older ones too, ``prefix``
             makes one of every event with a target at its end alone.
         head: ``tied`` scores with the items' own vectors (paper), ``untied`` with another table and a bias.
