@@ -11,7 +11,7 @@ from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.layers import layer_distances
 from recdistill.errors import OptionError
 from recdistill.ops.divergence import divergence
-from recdistill.ops.transport import transport_plan
+from recdistill.ops.transport import cooperative_weights, transport_plan
 from recdistill.testing import check_sequence_distiller
 from sequence_cases import Step, value
 
@@ -29,6 +29,23 @@ def test_the_equation_by_hand(reverse: bool) -> None:
     expected = expected + 2 * (plan * cost).sum()
     logits = divergence(step.student.logits(), step.teacher.logits(), 2.0, reverse).mean()
     torch.testing.assert_close(step.loss(), expected + 3 * logits)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_the_teachers_weights_follow_the_forward_divergence(direction: Any) -> None:
+    step = Step(AdaRec(direction=direction, smoothing=0.0))
+    method: Any = step.method
+    layers = torch.stack(step.student.hidden_states) @ method.of_layers.map.matrix + method.of_layers.map.bias
+    targets = torch.stack(step.teacher.hidden_states)
+    cost = layer_distances(layers, targets, "kl", direction == "reverse").detach()
+    w, u = torch.full((2,), 0.5), torch.full((4,), 0.25)
+    plan = transport_plan(cost, w, u)
+    step.loss()
+    step.objective.after_step()
+    own, _ = cooperative_weights(plan, cost, w, u, smoothing=0.0)
+    _, others = cooperative_weights(plan, layer_distances(layers, targets).detach(), w, u, smoothing=0.0)
+    torch.testing.assert_close(method.transport.student_weights, own)
+    torch.testing.assert_close(method.transport.teacher_weights, others)
 
 
 def test_every_option_changes_the_loss() -> None:

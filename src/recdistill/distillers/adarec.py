@@ -11,10 +11,10 @@ e: what enters the first layer; h_i: what layer i leaves; t, s: scores of items 
 after each step; W, b, V, c learnt; a, b, l: ``embeddings``, ``hidden``, ``logits``. Each term is a mean over the
 items of the batch's windows.
 
-The authors' code calls every KL with its arguments exchanged (``direction="reverse"``), counts padding, and divides
-by sequences in place of items, so that its KLs grow with the length: weight' = weight · items a sequence. Its
-weights of layers have no smoothing (``smoothing=0``). Its joint loss (1 − γ) CE + γ L, γ = .5, is a base weight of
-.5 and a weight of .5.
+The authors' code calls every KL with its arguments exchanged (``direction="reverse"``; the weights of the teacher's
+layers then follow the one that is not), counts padding, and divides by sequences in place of items, so that its KLs
+grow with the length: weight' = weight · items a sequence. Its weights of layers have no smoothing (``smoothing=0``).
+Its joint loss (1 − γ) CE + γ L, γ = .5, is a base weight of .5 and a weight of .5.
 """
 
 from __future__ import annotations
@@ -117,7 +117,10 @@ class AdaRec(Distiller):
             layers = self.of_layers(stacked(own.hidden_states, reads))
             targets = torch.stack(reads.hidden_states)
             cost = layer_distances(layers, targets, self.metric, self.reverse)
-            loss = loss + self.hidden * self.transport(cost, len(layers))
+            exchanged = None
+            if self.reverse and self.metric == "kl":
+                exchanged = layer_distances(layers.detach(), targets)
+            loss = loss + self.hidden * self.transport(cost, len(layers), exchanged)
         if self.logits > 0:
             some = self._some(reads)
             loss = loss + self.logits * logit_divergence(own, some, self.temperature, self.reverse)

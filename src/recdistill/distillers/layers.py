@@ -185,12 +185,13 @@ class LayerTransport(nn.Module):
         self.register_buffer("flow", torch.zeros(student_layers, teacher_layers))
         self._next: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def forward(self, cost: Tensor, active: int | None = None) -> Tensor:
+    def forward(self, cost: Tensor, active: int | None = None, teachers_cost: Tensor | None = None) -> Tensor:
         """Σ F D, scalar.
 
         Args:
             cost: D, shape ``(n, M)``, of the student's first layers.
             active: how many layers these are; all by default. The others keep their weights.
+            teachers_cost: D of the teacher's weights, where it is another.
         """
         count = len(self.student_weights) if active is None else active
         w, u = self.student_weights[:count], self.teacher_weights
@@ -201,7 +202,13 @@ class LayerTransport(nn.Module):
             plan = sinkhorn_plan(cost, (w / share).to(cost), u.to(cost))
         moved = plan.detach()
         own, other = cooperative_weights(
-            moved, cost.detach(), w / share, u, temperature=self.temperature, smoothing=self.smoothing
+            moved,
+            cost.detach(),
+            w / share,
+            u,
+            temperature=self.temperature,
+            smoothing=self.smoothing,
+            column_cost=teachers_cost,
         )
         self._next = torch.cat([own * share, self.student_weights[count:]]), other, moved
         return (plan * cost).sum()
