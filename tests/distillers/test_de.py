@@ -47,6 +47,14 @@ def test_golden_values_of_one_hot_selection() -> None:
     assert losses == pytest.approx([0.0, 6.5], abs=1e-7)
 
 
+def test_the_norms_of_the_paper() -> None:
+    ones = torch.ones(2, dtype=torch.float64)
+    z, losses = per_user(0.5)
+    found = float(mixture_error(STUDENT, z, EXPERTS, TEACHER, ones, squared=False))
+    assert found == pytest.approx(sum(loss**0.5 for loss in losses), abs=1e-9)  # .25056 + 2.52006
+    assert found == pytest.approx(0.250559 + 2.520062, abs=1e-5)
+
+
 def test_golden_value_of_de_and_rrd_together() -> None:
     # 0.01 · DE on the two users + 0.001 · RRD, as sums
     assert 0.01 * sum(per_user(0.5)[1]) + 0.001 * 3.65652342 == pytest.approx(0.06779145, abs=1e-8)
@@ -67,6 +75,7 @@ def test_positives_and_negatives_share_the_weight() -> None:
     torch.testing.assert_close(item_weights(batch), expected)
 
 
+@pytest.mark.parametrize("squared", [True, False])
 @pytest.mark.parametrize("num_experts", [1, 3])
-def test_conforms(num_experts: int) -> None:
-    check_distiller(lambda: DE(weight=1.0, num_experts=num_experts, anneal_epochs=5))
+def test_conforms(num_experts: int, squared: bool) -> None:
+    check_distiller(lambda: DE(weight=1.0, num_experts=num_experts, anneal_epochs=5, squared=squared))

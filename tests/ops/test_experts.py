@@ -23,13 +23,14 @@ def arguments(rows: int, num_experts: int, dtype: torch.dtype = torch.float64, s
     return normal(rows, 3), selection, experts, normal(rows, 5).detach(), weight
 
 
+@pytest.mark.parametrize("squared", [True, False])
 @pytest.mark.parametrize("sharp", [1.0, 60.0, 1e4])  # block form, few experts a row, one-hot
 @pytest.mark.parametrize(("rows", "num_experts"), [(7, 3), (1, 1), (200, 6), (0, 2)])
-def test_value_and_gradients_equal_the_twin(rows: int, num_experts: int, sharp: float) -> None:
+def test_value_and_gradients_equal_the_twin(rows: int, num_experts: int, sharp: float, squared: bool) -> None:
     inputs, selection, experts, targets, weight = arguments(rows, num_experts, sharp=sharp)
     leaves = [inputs, selection, *experts]
-    fused = mixture_error(inputs, selection, experts, targets, weight)
-    plain = mixture_error_reference(inputs, selection, experts, targets, weight)
+    fused = mixture_error(inputs, selection, experts, targets, weight, squared)
+    plain = mixture_error_reference(inputs, selection, experts, targets, weight, squared)
     torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-9)
     got = torch.autograd.grad(3.0 * fused, leaves)
     want = torch.autograd.grad(3.0 * plain, leaves)
@@ -40,11 +41,12 @@ def test_value_and_gradients_equal_the_twin(rows: int, num_experts: int, sharp: 
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_gradcheck_in_double() -> None:
+@pytest.mark.parametrize("squared", [True, False])
+def test_gradcheck_in_double(squared: bool) -> None:
     inputs, selection, experts, targets, weight = arguments(4, 3)
 
     def loss(*leaves: torch.Tensor) -> torch.Tensor:
-        return mixture_error(leaves[0], leaves[1], Experts(*leaves[2:]), targets, weight)
+        return mixture_error(leaves[0], leaves[1], Experts(*leaves[2:]), targets, weight, squared)
 
     assert torch.autograd.gradcheck(loss, (inputs, selection, *experts))
 
@@ -90,3 +92,11 @@ def test_a_second_backward_pass_gives_the_same_gradient() -> None:
     first = torch.autograd.grad(loss, inputs, retain_graph=True)[0]
     second = torch.autograd.grad(loss, inputs)[0]
     assert torch.equal(first, second)
+
+
+def test_a_norm_of_nothing_has_no_gradient() -> None:
+    inputs, selection, experts, _, weight = arguments(3, 2)
+    exact = mixture_reference(inputs, selection, experts).detach()
+    loss = mixture_error(inputs, selection, experts, exact, weight, squared=False)
+    assert float(loss.detach()) == pytest.approx(0.0, abs=1e-12)
+    assert bool(torch.isfinite(torch.autograd.grad(loss, inputs)[0]).all())

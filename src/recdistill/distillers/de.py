@@ -7,8 +7,9 @@ Kang et al., DE-RRD: A Knowledge Distillation Framework for Recommender System, 
     L_DE = L(users) + ½ (L(positives) + L(negatives))
 
 P teacher, p student; users and items have experts of their own. τ falls from 1 to 1e-10 over ``anneal_epochs``.
-The paper writes the norm unsquared; the authors' code squares it, as here. Positives and negatives are one call
-with row weights. A published weight λ on sums at batch B (n unique users, as many items a side) is λ · n / B here.
+The paper writes the norm unsquared (``squared=False``); the authors' code squares it, the default here. Positives and
+negatives are one call with row weights. A published weight λ on sums at batch B (n unique users, as many items a side)
+is λ · n / B here.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class DE(Distiller):
         num_experts: M for users and as many for items, at least 1 (paper: 30).
         anneal_epochs: epochs over which the temperature falls from 1 to 1e-10, at least 1 (paper: 1,000, of which
             runs see 250 to 400); selection is one-hot for most rows after a fifth of them.
+        squared: square the norms (authors' code: True; paper: False).
     """
 
     needs = frozenset({"embeddings"})
@@ -52,11 +54,13 @@ class DE(Distiller):
         weight: Annotated[float, Field(gt=0)] = 1e-2,
         num_experts: Annotated[int, Field(ge=1)] = 30,
         anneal_epochs: Annotated[int, Field(ge=1)] = 1000,
+        squared: bool = True,
     ) -> None:
         super().__init__()
         self.weight = weight
         self.num_experts = num_experts
         self.anneal_epochs = anneal_epochs
+        self.squared = squared
 
     def setup(self, context: Context) -> None:
         dims = embedding_dims(context)
@@ -77,6 +81,7 @@ class DE(Distiller):
             mean_weights(users),
             self.users.noise(len(users), self.generator),
             temperature,
+            self.squared,
         )
         of_items = self.items(
             student.item_embeddings(items),
@@ -84,5 +89,6 @@ class DE(Distiller):
             item_weights(batch),
             self.items.noise(len(items), self.generator),
             temperature,
+            self.squared,
         )
         return of_users + of_items

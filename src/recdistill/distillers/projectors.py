@@ -54,12 +54,18 @@ class ExpertMixture(nn.Module):
             return teacher @ self.selection + self.selection_bias
 
     def forward(
-        self, student: Tensor, teacher: Tensor, row_weight: Tensor, noise: Tensor, temperature: float
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        row_weight: Tensor,
+        noise: Tensor,
+        temperature: float,
+        squared: bool = True,
     ) -> Tensor:
-        """Σ w ‖teacher − reconstruction‖² over rows."""
+        """Σ w ‖teacher − reconstruction‖² over rows, or of the norms themselves."""
         z = select(self.logits(teacher), noise, temperature)
         experts = Experts(self.first, self.first_bias, self.second, self.second_bias)
-        return mixture_error(student, z, experts, teacher, row_weight)
+        return mixture_error(student, z, experts, teacher, row_weight, squared)
 
     def project(self, student: Tensor, selection: Tensor) -> Tensor:
         """Σ_m z_m E_m(x), shape ``(n, dT)``; each expert runs on the rows that select it.

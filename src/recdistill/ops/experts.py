@@ -45,15 +45,25 @@ def mixture_reference(inputs: Tensor, selection: Tensor, experts: Experts) -> Te
 
 
 def mixture_error_reference(
-    inputs: Tensor, selection: Tensor, experts: Experts, targets: Tensor, row_weight: Tensor
+    inputs: Tensor,
+    selection: Tensor,
+    experts: Experts,
+    targets: Tensor,
+    row_weight: Tensor,
+    squared: bool = True,
 ) -> Tensor:
     """Twin of :func:`mixture_error` in plain autograd."""
     error = mixture_reference(inputs, selection, experts) - targets
-    return (row_weight * error.square().sum(dim=1)).sum()
+    return (row_weight * (error.square().sum(dim=1) if squared else error.norm(dim=1))).sum()
 
 
 def mixture_error(
-    inputs: Tensor, selection: Tensor, experts: Experts, targets: Tensor, row_weight: Tensor
+    inputs: Tensor,
+    selection: Tensor,
+    experts: Experts,
+    targets: Tensor,
+    row_weight: Tensor,
+    squared: bool = True,
 ) -> Tensor:
     """Σ_x w_x ‖t_x − Σ_m z_xm E_m(x)‖², scalar; first derivatives for everything but targets and weights.
 
@@ -66,12 +76,13 @@ def mixture_error(
         experts: the networks.
         targets: t, shape ``(n, d_out)``.
         row_weight: w, shape ``(n,)``.
+        squared: square the norm; without it a row without an error has no gradient.
     """
     device = inputs.device.type
     low = torch.bfloat16 if torch.is_autocast_enabled(device) and bfloat16_is_fast(device) else None
     with torch.autocast(device, enabled=False):
         return _MixtureError.apply(
-            inputs, selection, *experts, targets.to(inputs.dtype), row_weight.to(inputs.dtype), low
+            inputs, selection, *experts, targets.to(inputs.dtype), row_weight.to(inputs.dtype), squared, low
         )
 
 
@@ -96,12 +107,13 @@ class _MixtureError(torch.autograd.Function):
         second_bias: Tensor,
         targets: Tensor,
         row_weight: Tensor,
+        squared: bool,
         low: torch.dtype | None,
     ) -> Tensor:
         arguments = (inputs, selection, first, first_bias, second, second_bias, targets, row_weight)
         ctx.save_for_backward(*arguments)
-        ctx.low = low
-        loss, ctx.gradients = _value_and_gradients(low, *arguments)
+        ctx.form = squared, low
+        loss, ctx.gradients = _value_and_gradients(*ctx.form, *arguments)
         return loss
 
     @staticmethod
@@ -111,11 +123,12 @@ class _MixtureError(torch.autograd.Function):
         ctx.gradients = None  # given away and scaled in place: a second backward pass computes them again
         if gradients is None:
             saved: tuple[Tensor, ...] = ctx.saved_tensors
-            _, gradients = _value_and_gradients(ctx.low, *saved)
-        return (*gradients(scale), None, None, None)
+            _, gradients = _value_and_gradients(*ctx.form, *saved)
+        return (*gradients(scale), None, None, None, None)
 
 
 def _value_and_gradients(
+    squared: bool,
     low: torch.dtype | None,
     inputs: Tensor,
     selection: Tensor,
@@ -128,7 +141,7 @@ def _value_and_gradients(
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
     """The loss, and what gives the gradients times a scale; to be called once."""
     experts = Experts(first, first_bias, second, second_bias)
-    work = _Work(inputs, selection, experts, targets, row_weight, low)
+    work = _Work(inputs, selection, experts, targets, row_weight, squared, low)
     active = selection > NEGLIGIBLE
     share = float(active.float().mean()) if active.numel() else 0.0
     return work.grouped(active) if share < 0.25 else work.blocks()
@@ -147,12 +160,14 @@ class _Work:
         experts: Experts,
         targets: Tensor,
         row_weight: Tensor,
+        squared: bool,
         low: torch.dtype | None,
     ) -> None:
         self.inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)  # (n, d_in + 1)
         self.first = torch.cat([experts.first, experts.first_bias[:, None]], dim=1)  # (M, d_in + 1, h)
         self.selection, self.experts = selection.contiguous(), experts
-        self.targets, self.row_weight, self.low = targets, row_weight.contiguous(), low
+        self.targets, self.row_weight = targets, row_weight.contiguous()
+        self.squared, self.low = squared, low
         self.grad_inputs = torch.zeros_like(self.inputs)
         self.grad_selection = torch.empty_like(self.selection)
         self.grad_first = torch.empty_like(self.first)
@@ -198,7 +213,7 @@ class _Work:
             _gate(hidden, z, mixed)
             error = (z @ experts.second_bias).sub_(self.targets[part])
             self._add_product(error, mixed, second)
-            loss = loss + _error_rows(error, self.row_weight[part])
+            loss = loss + _error_rows(error, self.row_weight[part], self.squared)
             self._add_product(grad_second, mixed.T, error)
             self.grad_second_bias.addmm_(z.T, error)
             torch.mm(error, experts.second_bias.T, out=self.grad_selection[part])
@@ -234,7 +249,7 @@ class _Work:
         for one, weight in zip(_slices(output, mixed, parts=parts), experts.second, strict=True):
             self._product_into(one[1], weight, one[0])
         error = (selection @ experts.second_bias).sub_(self.targets).index_add_(0, rows, output)
-        loss = _error_rows(error, self.row_weight)
+        loss = _error_rows(error, self.row_weight, self.squared)
 
         def gradients(scale: Tensor) -> tuple[Tensor, ...]:
             error.mul_(scale)
@@ -298,8 +313,12 @@ def _gate_back(hidden: Tensor, selection: Tensor, back: Tensor, grad_selection: 
     back *= hidden > 0
 
 
-def _error_rows(error: Tensor, row_weight: Tensor) -> Tensor:
-    """Σ w ‖error‖²; error becomes its gradient 2 w error."""
+def _error_rows(error: Tensor, row_weight: Tensor, squared: bool) -> Tensor:
+    """Σ w ‖error‖² or Σ w ‖error‖; error becomes its gradient, 2 w error or w error / ‖error‖."""
+    if not squared:
+        norms = error.norm(dim=1)
+        error *= torch.where(norms > 0, row_weight / norms, 0)[:, None]
+        return (row_weight * norms).sum()
     if _on_kernels(error):
         from recdistill.ops.kernels import experts as kernels
         from recdistill.ops.kernels import use_torch_threads
