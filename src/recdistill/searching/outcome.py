@@ -204,7 +204,8 @@ def _measured(
 ) -> Found:
     """What ``choose`` takes by its meters; a latency is measured, and where it is over its budget they are corrected.
 
-    Where nothing that was tried stays within, the fastest of it is taken, and that is said.
+    What was measured decides, not what the meters say: a moment of other work corrects them too far. Where nothing that
+    was tried stays within, the fastest of it is taken, and that is said.
     """
     meters = list(meters)
     place = next((n for n, meter in enumerate(meters) if meter.name == "latency_ms"), None)
@@ -215,9 +216,9 @@ def _measured(
         found = choose(meters)
         student = net.student(found.architecture, found.cells)
         measured = encoder_latency(student, options.latency_batch, net.max_length)
-        within = found.within and (options.max_latency_ms is None or measured <= options.max_latency_ms)
-        predicted = found.takes["latency_ms"]
-        tried.append(replace(found, takes={**found.takes, "latency_ms": measured}, within=within))
+        predicted, takes = found.takes["latency_ms"], {**found.takes, "latency_ms": measured}
+        within = all(meter.limit is None or takes[meter.name] <= meter.limit for meter in meters)
+        tried.append(replace(found, takes=takes, within=within))
         if within:
             return tried[-1]
         note(f"'{found.architecture}' takes {measured:.3g} ms, predicted {predicted:.3g}")
