@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from recdistill.errors import OptionError
-from recdistill.searching.budget import Meter, Part
+from recdistill.searching.budget import Found, Meter, Part
 from recdistill.searching.options import SearchOptions
-from recdistill.searching.outcome import check_budget, preferred, undecided
+from recdistill.searching.outcome import check_budget, preferred, searched, undecided
 from recdistill.searching.supernet import Supernet
 from recdistill.testing import built, tiny_sequences
 
@@ -81,3 +81,49 @@ def test_the_edge_that_is_added_keeps_to_the_number_of_skips() -> None:
             str(preferred(SearchOptions(allow_none=True, max_skips=m), net, []).architecture) for m in (0, 2)
         ]
     assert found == ["conv3; none, none", "none; skip, none"]
+
+
+def _pools(found: Found) -> float:
+    return float(sum(name == "max3" for name in found.architecture.edges))
+
+
+def _searched(net: Supernet, candidates: int, meters: list[Meter], seed: int = 0, rated: bool = True) -> Any:
+    options = SearchOptions(candidates=candidates, max_megabytes=meters[0].limit if meters else None)
+    generator = torch.Generator().manual_seed(seed)
+    return searched(options, net, meters, _pools if rated else None, generator, lambda text: None)
+
+
+def test_the_best_rated_of_the_candidates_is_taken() -> None:
+    net = supernet(operations=["skip", "max3"])
+    with torch.no_grad():
+        net.architecture["operations"].copy_(torch.tensor([[0.5, 0.0]] * 3))  # skip is the more probable
+    alone, told = _searched(net, 1, [])
+    assert (str(alone.architecture), told) == ("skip; skip, skip", [])
+    best, told = _searched(net, 60, [])
+    assert str(best.architecture) == "max3; max3, max3"  # of 16, one of 60 draws of at least .05
+    assert [one.metric for one in told] == sorted((one.metric for one in told), reverse=True)
+    assert len({(one.text, one.cells) for one in told}) == len(told) <= 16
+    assert told[0].metric == 3
+    assert any(one.text == "skip; skip, skip" for one in told)
+    again, _ = _searched(net, 60, [])
+    assert again == best
+    without, told = _searched(net, 60, [], rated=False)
+    assert (str(without.architecture), told) == ("skip; skip, skip", [])
+
+
+def test_every_candidate_stays_within_the_budget() -> None:
+    net = supernet(operations=["skip", "max3"])
+    meter = Meter("megabytes", Part(1.0), Part(0.0), {"skip": Part(0.0), "max3": Part(1.0)}, 3.5)
+    best, told = _searched(net, 60, [meter])
+    assert best.takes["megabytes"] == 3
+    assert _pools(best) == 2
+    assert all(one.cells * one.metric <= 2 for one in told)
+
+
+def test_a_share_of_nearly_one_leaves_one_candidate_which_is_not_rated() -> None:
+    net = supernet(operations=["skip", "max3"])
+    with torch.no_grad():
+        net.architecture["operations"].copy_(torch.tensor([[60.0, 0.0]] * 3))
+        net.architecture["cells"].copy_(torch.tensor([[60.0, 0.0]]))
+    found, told = _searched(net, 20, [])
+    assert (str(found.architecture), found.cells, told) == ("skip; skip, skip", 1, [])

@@ -23,6 +23,7 @@ from recdistill.models.cellnet import CellNet
 from recdistill.searching import latency, outcome
 from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.latency import encoder_latency
+from recdistill.steps import search as steps_search
 from recdistill.steps.ablations import ablations
 from recdistill.steps.search import FOLDER, RESULT, START, VARIANTS, check_affordable
 
@@ -115,6 +116,32 @@ def test_a_search_goes_on_where_it_was_interrupted(
     resumed = found_in(root, tmp_path / "cut", training=slow, resume=True)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_the_candidate_that_is_best_on_valid_rows_is_the_student(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what it is rated by is what its inherited weights have there."""
+    inherited: list[float] = []
+    original = steps_search.train
+
+    def watched(model: Any, objective: Any, rows: Any, training: Any, validate: Any, **rest: Any) -> Any:
+        if isinstance(model, CellNet):
+            inherited.append(validate(model.eval()))
+        return original(model, objective, rows, training, validate, **rest)
+
+    monkeypatch.setattr(steps_search, "train", watched)
+    notes = Notes()
+    found_in(root, tmp_path / "out", options={**SEARCH, "candidates": 6}, progress=notes)
+    facts = json.loads((tmp_path / "out" / FOLDER / RESULT).read_text())
+    rated = facts["candidates"]
+    assert len(rated) > 1
+    assert [one["metric"] for one in rated] == sorted((one["metric"] for one in rated), reverse=True)
+    assert (rated[0]["text"], rated[0]["cells"]) == (facts["text"], facts["cells"])
+    assert inherited == [pytest.approx(rated[0]["metric"])]
+    assert any(
+        f"the best of {len(rated)} candidates has ndcg@10 {inherited[0]:.4f}" in n for n in notes.notes
+    )
 
 
 def test_a_state_of_the_warmup_is_never_taken(root: Path, tmp_path: Path) -> None:

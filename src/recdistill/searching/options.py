@@ -49,6 +49,8 @@ class SearchOptions:
         epochs: of the search at most, at least 1 (paper's code: 200).
         batch_size: of the search, at least 1; the training's by default.
         learning_rate: of the weights in the search, above 0; the training's by default (paper's code: 5e-3).
+        candidates: architectures that are read on the valid rows with the search's weights, the most probable one and
+            others drawn by the shares, within the budgets; the best is the student (paper's code: 1).
         policy: ``argmax`` keeps every edge (paper's code), ``darts`` the two strongest of a node; not with a budget.
         allow_none: an edge may become ``none`` (paper's code: true).
         max_skips: ``skip`` edges of a cell at most, at least 0.
@@ -87,6 +89,7 @@ class SearchOptions:
         epochs: Annotated[int, Field(ge=1)] = 60,
         batch_size: Annotated[int, Field(ge=1)] | None = None,
         learning_rate: Positive | None = None,
+        candidates: Annotated[int, Field(ge=1)] = 1,
         policy: Policy = "argmax",
         allow_none: bool = False,
         max_skips: Annotated[int, Field(ge=0)] | None = None,
@@ -116,6 +119,7 @@ class SearchOptions:
         self.schedule = (temperature, temperature_decay, temperature_every, temperature_floor)
         self.warmup, self.epochs = warmup, epochs
         self.batch_size, self.learning_rate = batch_size, learning_rate
+        self.candidates = candidates
         self.policy: Policy = policy
         self.allow_none, self.max_skips = allow_none, max_skips
         self.init, self.retrain_with_teacher = init, retrain_with_teacher

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,15 @@ from recdistill.wording import counted
 _TRIES = 5
 _DECIDED = 1.5
 """How many times an even share the largest ones are, on average, of a search that has decided something."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A candidate, and the metric of the valid rows that it has with the supernet's weights."""
+
+    text: str
+    cells: int
+    metric: float
 
 
 def meters_of(options: SearchOptions, net: Supernet, num_items: int, cache: Path) -> list[Meter]:
@@ -129,10 +138,49 @@ def preferred(
 
 
 def searched(
-    options: SearchOptions, net: Supernet, meters: Sequence[Meter], note: Callable[[str], None]
-) -> Found:
-    """The architecture that a trained supernet prefers; with a latency budget measured, and if need be another."""
-    return _measured(options, net, meters, lambda priced: preferred(options, net, priced, note), note)
+    options: SearchOptions,
+    net: Supernet,
+    meters: Sequence[Meter],
+    rate: Callable[[Found], float] | None,
+    generator: torch.Generator,
+    note: Callable[[str], None],
+) -> tuple[Found, list[Rated]]:
+    """The architecture that a trained supernet prefers, or the best of several that its shares give; with a latency
+    budget measured, and if need be another.
+
+    Args:
+        options: the budgets, and how many candidates there are: the most probable architecture, and others that are the
+            most probable after Gumbel noise, which without a budget draws each edge by its shares.
+        net: trained.
+        meters: with limits or without.
+        rate: how good a candidate is; asked once for each that is another one, not where there is one alone. Without
+            it the most probable one is taken.
+        generator: of the noise.
+        note: takes what is to be said.
+
+    Returns:
+        The architecture, and all that were rated, the best first.
+    """
+    alpha, delta = (net.architecture[name].detach().cpu() for name in ("operations", "cells"))
+    shares = [(alpha, delta[0])]
+    for _ in range(options.candidates - 1 if rate else 0):
+        noise = [gumbel((len(rows), rows.shape[1]), generator) for rows in (alpha, delta)]
+        shares.append((alpha + noise[0], (delta + noise[1])[0]))
+    rated: dict[tuple[str, int], float] = {}
+
+    def best(priced: Sequence[Meter]) -> Found:
+        found: dict[tuple[str, int], Found] = {}
+        for place, two in enumerate(shares):
+            one = _most_probable(options, net, two, priced, note if place == 0 else lambda text: None)
+            found.setdefault((str(one.architecture), one.cells), one)
+        if rate is None or len(found) == 1:
+            return next(iter(found.values()))
+        rated.update({key: rate(one) for key, one in found.items() if key not in rated})
+        return found[max(found, key=lambda key: rated[key])]
+
+    chosen = _measured(options, net, meters, best, note)
+    order = sorted(rated, key=lambda key: -rated[key])
+    return chosen, [Rated(text, cells, rated[text, cells]) for text, cells in order]
 
 
 def drawn(

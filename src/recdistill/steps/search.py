@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,7 +26,7 @@ from recdistill.searching.budget import Found, Meter
 from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.costs import count
 from recdistill.searching.options import SearchOptions
-from recdistill.searching.outcome import check_budget, drawn, meters_of, preferred, searched, undecided
+from recdistill.searching.outcome import Rated, check_budget, drawn, meters_of, preferred, searched, undecided
 from recdistill.searching.supernet import Supernet
 from recdistill.steps.distill import check_validates, lineage_of, open_knowledge
 from recdistill.steps.fit import (
@@ -294,7 +294,11 @@ class _Search:
             found = drawn(options, net, meters, generator, self.progress.note)
         else:
             facts = self._train(folder, meters, resume)
-            found = searched(options, net, meters, self.progress.note)
+            generator = torch.Generator().manual_seed(self.seed)
+            found, rated = searched(options, net, meters, self._rate(), generator, self.progress.note)
+            facts["candidates"] = [asdict(one) for one in rated]
+            if rated:
+                self.progress.note(self._told(rated, preferred(options, net, meters)))
             if told := undecided(net):
                 self.progress.note(told)
             if options.init == "inherit":
@@ -359,6 +363,26 @@ class _Search:
             "best_metric": result.best_metric,
             "seconds_per_epoch": sum(r["seconds"] for r in result.history) / max(len(result.history), 1),
         }
+
+    def _rate(self) -> Callable[[Found], float] | None:
+        """The metric of the valid rows that an architecture has with the supernet's weights, if there are such rows."""
+        validate, net = self._validator(), self.net
+        if validate is None:
+            return None
+
+        def rate(found: Found) -> float:
+            net.derivation = lambda: (found.architecture, found.cells)
+            return validate(net.eval()) or 0.0
+
+        return rate
+
+    def _told(self, rated: Sequence[Rated], first: Found) -> str:
+        """What to say of several candidates."""
+        metric = self.training.validate_metric
+        told = f"the best of {len(rated)} candidates has {metric} {rated[0].metric:.4f} on the valid rows"
+        key = str(first.architecture), first.cells
+        known = [one.metric for one in rated if (one.text, one.cells) == key]
+        return told + (f", the most probable {known[0]:.4f}" if known else "")
 
     def _size(self) -> str:
         """What there is to search."""
