@@ -14,6 +14,7 @@ from recdistill.searching.derivation import Policy
 from recdistill.searching.mixture import Mixture
 
 Positive = Annotated[float, Field(gt=0)]
+_CANDIDATES = 32
 
 
 class SearchOptions:
@@ -50,7 +51,8 @@ class SearchOptions:
         batch_size: of the search, at least 1; the training's by default.
         learning_rate: of the weights in the search, above 0; the training's by default (paper's code: 5e-3).
         candidates: architectures that are read on the valid rows with the search's weights, the most probable one and
-            others drawn by the shares, within the budgets; the best is the student (paper's code: 1).
+            others drawn by the shares; the best is the student. At least 1; 32 with a budget, within which all of them
+            are, and 1 without, where a price has already weighed cost against accuracy (paper's code: 1).
         policy: ``argmax`` keeps every edge (paper's code), ``darts`` the two strongest of a node; not with a budget.
         allow_none: an edge may become ``none`` (paper's code: true).
         max_skips: ``skip`` edges of a cell at most, at least 0.
@@ -89,7 +91,7 @@ class SearchOptions:
         epochs: Annotated[int, Field(ge=1)] = 60,
         batch_size: Annotated[int, Field(ge=1)] | None = None,
         learning_rate: Positive | None = None,
-        candidates: Annotated[int, Field(ge=1)] = 1,
+        candidates: Annotated[int, Field(ge=1)] | None = None,
         policy: Policy = "argmax",
         allow_none: bool = False,
         max_skips: Annotated[int, Field(ge=0)] | None = None,
@@ -119,7 +121,7 @@ class SearchOptions:
         self.schedule = (temperature, temperature_decay, temperature_every, temperature_floor)
         self.warmup, self.epochs = warmup, epochs
         self.batch_size, self.learning_rate = batch_size, learning_rate
-        self.candidates = candidates
+        self.candidates = candidates or (_CANDIDATES if self.budgeted else 1)
         self.policy: Policy = policy
         self.allow_none, self.max_skips = allow_none, max_skips
         self.init, self.retrain_with_teacher = init, retrain_with_teacher
