@@ -87,7 +87,7 @@ def test_the_table_of_what_was_found(searched: Path, tmp_path: Path) -> None:
         "Parameters": ("1,050",),
         "Megabytes": ("0.0042", "at most 0.5"),
         "Encoder, ms": ("0.310", "1 user"),
-        "Certainty": ("76\u202f%",),
+        "Certainty": ("76\u202f%", "best of 3"),
         "Search": ("10\u202fs", "5 epochs"),
     }
     assert found["random"]["Items read"] == ("1",)

@@ -58,6 +58,7 @@ class Search:
         reads: newest items that an output depends on.
         parameters: numbers that the student stores, None where not recorded.
         seconds: that the search took, None without one.
+        candidates: how many architectures were read on valid rows, of which this is the best; 0 for none.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Search:
     reads: int
     parameters: int | None
     seconds: float | None
+    candidates: int
 
     @property
     def most_cells(self) -> int:
@@ -177,7 +179,7 @@ def _read(directory: Directory, scenes: Mapping[str, str]) -> Search:
         architecture, cells = Architecture.from_json(tree["architecture"]), int(tree["cells"])
         takes = {str(name): float(value) for name, value in (tree.get("takes") or {}).items()}
         per_epoch, count = tree.get("seconds_per_epoch"), tree.get("epochs")
-        best = tree.get("best_epoch")
+        best, candidates = tree.get("best_epoch"), len(tree.get("candidates") or ())
     except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
         raise ArtifactError(
             f"{path} is damaged or not ours ({type(error).__name__}: {error})", "search again"
@@ -200,6 +202,7 @@ def _read(directory: Directory, scenes: Mapping[str, str]) -> Search:
         reads=min(reach, longest) if architecture.causal else longest,
         parameters=stored if isinstance(stored, int) else None,
         seconds=float(per_epoch * count) if per_epoch is not None and count else None,
+        candidates=candidates,
     )
 
 
@@ -226,7 +229,8 @@ def found_table(groups: Sequence[Group]) -> Grid | None:
     remarks = [
         "Operations stand node by node (;), from the cell's input first and then from each node before."
         " Items read: the newest ones that an output depends on.",
-        "Certainty: the mean share of the operations taken, where an even one is 1 / operations.",
+        "Certainty: the mean share of the operations taken, where an even one is 1 / operations; of how many candidates"
+        " it is the best on valid rows.",
     ]
     return Grid("Architectures found", columns, rows, notes.reasons, remarks)
 
@@ -245,8 +249,9 @@ def _cells(search: Search, timed: bool, notes: Notes) -> list[Cell]:
         users = int(search.options.get("latency_batch") or 1)
         found.append(_cost(search, "latency_ms", "max_latency_ms", counted(users, "user"), notes))
     taken = certainty(search)
+    best = (f"best of {search.candidates}",) if search.candidates else ()
     found.append(
-        notes.cell(Missing("nothing was searched")) if taken is None else Cell(numbers.percent(taken))
+        notes.cell(Missing("nothing was searched")) if taken is None else Cell(numbers.percent(taken), best)
     )
     if search.seconds is None:
         return [*found, notes.cell(Missing("nothing was searched"))]
