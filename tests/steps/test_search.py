@@ -98,8 +98,8 @@ class _Stop(Exception):
 def test_a_search_goes_on_where_it_was_interrupted(
     owner: type[Any], name: str, call: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = {**FAST, "checkpoint_seconds": 0.0}
-    whole = found_in(root, tmp_path / "whole", training=slow)
+    slow, rated = {**FAST, "checkpoint_seconds": 0.0}, {**SEARCH, "candidates": 4}
+    whole = found_in(root, tmp_path / "whole", options=rated, training=slow)
     calls, original = 0, getattr(owner, name)
 
     def interrupted(*arguments: Any) -> Any:
@@ -111,9 +111,9 @@ def test_a_search_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr(owner, name, interrupted)
     with pytest.raises(_Stop):
-        found_in(root, tmp_path / "cut", training=slow)
+        found_in(root, tmp_path / "cut", options=rated, training=slow)
     monkeypatch.setattr(owner, name, original)
-    resumed = found_in(root, tmp_path / "cut", training=slow, resume=True)
+    resumed = found_in(root, tmp_path / "cut", options=rated, training=slow, resume=True)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
 
@@ -158,12 +158,13 @@ def test_a_latency_that_nothing_tried_keeps_is_said(
     takes = iter([50.0, 40.0, 60.0, 70.0, 45.0])
     monkeypatch.setattr(outcome, "encoder_latency", lambda *_: next(takes))
     notes = Notes()
-    how = {**SEARCH, "max_latency_ms": 5.0, "latency_batch": 2}
+    how = {**SEARCH, "max_latency_ms": 5.0, "latency_batch": 2, "candidates": 1}
     found_in(root, tmp_path / "out", options=how, progress=notes)
     facts = json.loads((tmp_path / "out" / FOLDER / RESULT).read_text())
     assert facts["within"] is False
     assert facts["takes"]["latency_ms"] == 40.0
-    assert any("over budget" in text and "takes 40" in text for text in notes.notes)
+    assert any("over budget: of " in text and "takes 40" in text for text in notes.notes)
+    assert next(takes, None) is None
 
 
 def test_a_moment_of_other_work_does_not_put_a_budget_out_of_reach(
@@ -172,11 +173,34 @@ def test_a_moment_of_other_work_does_not_put_a_budget_out_of_reach(
     """By the meters, corrected by one slow measurement, nothing is within any more; what is measured then is."""
     takes = iter([5000.0, 4.0])
     monkeypatch.setattr(outcome, "encoder_latency", lambda *_: next(takes))
-    found_in(root, tmp_path / "out", options={**SEARCH, "max_latency_ms": 5.0, "latency_batch": 2})
+    how = {**SEARCH, "max_latency_ms": 5.0, "latency_batch": 2, "candidates": 1}
+    found_in(root, tmp_path / "out", options=how)
     facts = json.loads((tmp_path / "out" / FOLDER / RESULT).read_text())
     assert facts["within"] is True
     assert facts["takes"]["latency_ms"] == 4.0
     assert next(takes, None) is None
+
+
+def test_candidates_that_are_too_slow_are_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is measured, and the table is not corrected while one of them is within."""
+    measured: list[tuple[str, int]] = []
+
+    def by_cells(student: CellNet, *_: int) -> float:
+        measured.append((str(student.architecture), student.num_cells))
+        return 1.0 if student.num_cells == 1 else 10.0
+
+    monkeypatch.setattr(outcome, "encoder_latency", by_cells)
+    how = {**SEARCH, "max_latency_ms": 5.0, "latency_batch": 2, "candidates": 30}
+    found_in(root, tmp_path / "out", options=how)
+    facts = json.loads((tmp_path / "out" / FOLDER / RESULT).read_text())
+    assert len(set(measured)) == len(measured)
+    assert {cells for _, cells in measured} == {1, 2}
+    rated = [(one["text"], one["cells"]) for one in facts["candidates"]]
+    assert sorted(rated) == sorted(one for one in measured if one[1] == 1)
+    assert (facts["text"], facts["cells"]) == rated[0]
+    assert {one["takes"]["latency_ms"] for one in facts["candidates"]} == {1.0}
 
 
 def test_measured_latency_as_the_price(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

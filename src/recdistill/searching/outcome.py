@@ -28,10 +28,11 @@ _DECIDED = 1.5
 
 @dataclass(frozen=True)
 class Rated:
-    """A candidate, and the metric of the valid rows that it has with the supernet's weights."""
+    """A candidate, what it takes, and the metric of the valid rows that it has with the supernet's weights."""
 
     text: str
     cells: int
+    takes: dict[str, float]
     metric: float
 
 
@@ -145,16 +146,16 @@ def searched(
     generator: torch.Generator,
     note: Callable[[str], None],
 ) -> tuple[Found, list[Rated]]:
-    """The architecture that a trained supernet prefers, or the best of several that its shares give; with a latency
-    budget measured, and if need be another.
+    """The architecture that a trained supernet prefers, or the best of several that its shares give.
 
     Args:
         options: the budgets, and how many candidates there are: the most probable architecture, and others that are the
-            most probable after Gumbel noise, which without a budget draws each edge by its shares.
+            most probable after Gumbel noise, which without a budget draws each edge by its shares. Equal ones count
+            once, and those whose measured latency is over its budget are out.
         net: trained.
         meters: with limits or without.
-        rate: how good a candidate is; asked once for each that is another one, not where there is one alone. Without
-            it the most probable one is taken.
+        rate: how good a candidate is; asked once for each, where there are several. Without it the most probable one is
+            taken.
         generator: of the noise.
         note: takes what is to be said.
 
@@ -166,21 +167,12 @@ def searched(
     for _ in range(options.candidates - 1 if rate else 0):
         noise = [gumbel((len(rows), rows.shape[1]), generator) for rows in (alpha, delta)]
         shares.append((alpha + noise[0], (delta + noise[1])[0]))
-    rated: dict[tuple[str, int], float] = {}
-
-    def best(priced: Sequence[Meter]) -> Found:
-        found: dict[tuple[str, int], Found] = {}
-        for place, two in enumerate(shares):
-            one = _most_probable(options, net, two, priced, note if place == 0 else lambda text: None)
-            found.setdefault((str(one.architecture), one.cells), one)
-        if rate is None or len(found) == 1:
-            return next(iter(found.values()))
-        rated.update({key: rate(one) for key, one in found.items() if key not in rated})
-        return found[max(found, key=lambda key: rated[key])]
-
-    chosen = _measured(options, net, meters, best, note)
-    order = sorted(rated, key=lambda key: -rated[key])
-    return chosen, [Rated(text, cells, rated[text, cells]) for text, cells in order]
+    within = _within(options, net, meters, shares, note)
+    if rate is None or len(within) == 1:
+        return within[0], []
+    rated = [(rate(one), one) for one in within]
+    rated.sort(key=lambda pair: -pair[0])  # stable: of equal ones the first drawn
+    return rated[0][1], [Rated(str(one.architecture), one.cells, one.takes, metric) for metric, one in rated]
 
 
 def drawn(
@@ -192,9 +184,7 @@ def drawn(
 ) -> Found:
     """A random architecture: what would be derived if the shares were random."""
     shares = gumbel((net.num_edges, len(net.operations)), generator), gumbel((1, net.num_cells), generator)[0]
-    return _measured(
-        options, net, meters, lambda priced: _most_probable(options, net, shares, priced, note), note
-    )
+    return _within(options, net, meters, [shares], note)[0]
 
 
 def _most_probable(
@@ -243,37 +233,53 @@ def _with_an_input(
     return Architecture.from_edges([*one.edges[:added], others[added], *one.edges[added + 1 :]])
 
 
-def _measured(
+def _within(
     options: SearchOptions,
     net: Supernet,
     meters: Sequence[Meter],
-    choose: Callable[[Sequence[Meter]], Found],
+    shares: Sequence[tuple[Tensor, Tensor]],
     note: Callable[[str], None],
-) -> Found:
-    """What ``choose`` takes by its meters; a latency is measured, and where it is over its budget they are corrected.
+) -> list[Found]:
+    """The architectures that each of ``shares`` prefers, each once, in their order; at least one.
 
-    What was measured decides, not what the meters say: a moment of other work corrects them too far. Where nothing that
-    was tried stays within, the fastest of it is taken, and that is said.
+    Latencies are measured, of each architecture the least if more than once, and decide: what the meters say is
+    corrected by them only where nothing is within its budget, and then others are looked for. Where nothing that was
+    tried stays within, it is the fastest of it alone, and that is said.
     """
     meters = list(meters)
     place = next((n for n, meter in enumerate(meters) if meter.name == "latency_ms"), None)
-    if place is None:
-        return choose(meters)
-    tried: list[Found] = []
-    for _ in range(_TRIES):
-        found = choose(meters)
-        student = net.student(found.architecture, found.cells)
-        measured = encoder_latency(student, options.latency_batch, net.max_length)
-        predicted, takes = found.takes["latency_ms"], {**found.takes, "latency_ms": measured}
-        within = all(meter.limit is None or takes[meter.name] <= meter.limit for meter in meters)
-        tried.append(replace(found, takes=takes, within=within))
-        if within:
-            return tried[-1]
-        note(f"'{found.architecture}' takes {measured:.3g} ms, predicted {predicted:.3g}")
-        meters[place] = meters[place].scaled(max(1.01, measured / predicted))
-    fastest = min(tried, key=lambda one: one.takes["latency_ms"])
+    tried: dict[tuple[str, int], Found] = {}
+    for _ in range(1 if place is None else _TRIES):
+        found: dict[tuple[str, int], Found] = {}
+        for number, two in enumerate(shares):
+            one = _most_probable(options, net, two, meters, note if number == 0 else lambda text: None)
+            found.setdefault((str(one.architecture), one.cells), one)
+        if place is None:
+            return list(found.values())
+        factors: list[float] = []
+        for key, one in found.items():
+            takes = one.takes | {"latency_ms": _latency(options, net, one)}
+            factors.append(takes["latency_ms"] / one.takes["latency_ms"])
+            if key in tried:
+                takes["latency_ms"] = min(takes["latency_ms"], tried[key].takes["latency_ms"])
+            kept = all(meter.limit is None or takes[meter.name] <= meter.limit for meter in meters)
+            tried[key] = replace(one, takes=takes, within=kept)
+        if within := [tried[key] for key in found if tried[key].within]:
+            return within
+        first, measured = next(iter(found.values())), next(tried[key] for key in found)
+        note(
+            f"'{first.architecture}' takes {measured.takes['latency_ms']:.3g} ms, predicted"
+            f" {first.takes['latency_ms']:.3g}"
+        )
+        meters[place] = meters[place].scaled(max(1.01, min(factors)))
+    fastest = min(tried.values(), key=lambda one: one.takes["latency_ms"])
     note(
-        f"over budget: of {_TRIES} architectures none stays within {options.max_latency_ms} ms; the fastest,"
-        f" '{fastest.architecture}' in {counted(fastest.cells, 'cell')}, takes {fastest.takes['latency_ms']:.3g}"
+        f"over budget: of {counted(len(tried), 'architecture')} measured none stays within {options.max_latency_ms} ms;"
+        f" the fastest, '{fastest.architecture}' in {counted(fastest.cells, 'cell')}, takes"
+        f" {fastest.takes['latency_ms']:.3g}"
     )
-    return fastest
+    return [fastest]
+
+
+def _latency(options: SearchOptions, net: Supernet, one: Found) -> float:
+    return encoder_latency(net.student(one.architecture, one.cells), options.latency_batch, net.max_length)

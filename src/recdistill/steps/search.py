@@ -382,7 +382,9 @@ class _Search:
         told = f"the best of {len(rated)} candidates has {metric} {rated[0].metric:.4f} on the valid rows"
         key = str(first.architecture), first.cells
         known = [one.metric for one in rated if (one.text, one.cells) == key]
-        return told + (f", the most probable {known[0]:.4f}" if known else "")
+        return told + (
+            f", the most probable {known[0]:.4f}" if known else ", the most probable is over its budget"
+        )
 
     def _size(self) -> str:
         """What there is to search."""
