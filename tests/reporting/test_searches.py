@@ -87,11 +87,12 @@ def test_the_table_of_what_was_found(searched: Path, tmp_path: Path) -> None:
         "Parameters": ("1,050",),
         "Megabytes": ("0.0042", "at most 0.5"),
         "Encoder, ms": ("0.310", "1 user"),
-        "Certainty": ("76\u202f%", "best of 3"),
+        "Certainty": ("76\u202f%",),
+        "Candidates": ("3", "0.3000 on valid rows, the least 0.1000"),
         "Search": ("10\u202fs", "5 epochs"),
     }
     assert found["random"]["Items read"] == ("1",)
-    for column in ("Encoder, ms", "Certainty", "Search"):
+    for column in ("Encoder, ms", "Certainty", "Candidates", "Search"):
         assert found["random"][column] == ("n/a",)
     assert "nothing was searched" in grid.notes
 
@@ -118,7 +119,7 @@ def test_the_graph_has_nodes_operations_and_depth(searched: Path) -> None:
 def test_the_table_of_the_graph_says_what_came_next(searched: Path) -> None:
     (chart,) = graph_charts("cell", groups((searched,)))
     assert chart.title == "Cell of searched"
-    assert chart.table.columns == ("edge", "operation", "share", "next")
+    assert chart.table.columns == ("edge", "operation", "share", "largest other")
     assert [row[:2] for row in chart.table.rows] == [
         ("input → 1", "conv3"), ("input → 2", "skip"), ("1 → 2", "max3"), ("cells", "2"),
     ]  # fmt: skip

@@ -144,6 +144,19 @@ def test_the_candidate_that_is_best_on_valid_rows_is_the_student(
     )
 
 
+def test_a_student_below_what_it_inherited_is_told(root: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    harmful = {**FAST, "epochs": 1, "learning_rate": 10.0}
+    gentle = {**SEARCH, "learning_rate": 0.05, "epochs": 20}
+    found_in(root, tmp_path / "out", options=gentle, training=harmful, progress=notes)
+    assert any("on the valid rows is below the" in n and "that the search left" in n for n in notes.notes)
+    notes.notes.clear()
+    found_in(
+        root, tmp_path / "scratch", options={**gentle, "init": "scratch"}, training=harmful, progress=notes
+    )
+    assert not any("that the search left" in n for n in notes.notes)
+
+
 def test_a_state_of_the_warmup_is_never_taken(root: Path, tmp_path: Path) -> None:
     found_in(root, tmp_path / "out", options={**SEARCH, "epochs": 4, "warmup": 2})
     folder = tmp_path / "out" / FOLDER
@@ -417,6 +430,31 @@ def test_the_command(root: Path, tmp_path: Path, recdistill: Command) -> None:
     result = json.loads(answer.out)["result"]
     assert result["search"]["cells"] in (1, 2)
     assert Architecture.parse(result["search"]["text"])
+
+
+def test_a_table_of_latencies_without_use_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"latency_table is t.json, and no latency is measured"):
+        found_in(root, tmp_path / "x", options={**SEARCH, "latency_table": "t.json"})
+    check_affordable(
+        Data.load(root / "data"), MODEL, {**SEARCH, "latency_table": "t.json", "max_latency_ms": 5.0}
+    )
+
+
+def test_ablations_go_by_one_table_of_latencies(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Any] = []
+    original = latency._timed
+
+    def once(setting: Any) -> Any:
+        timed.append(setting)
+        return original(setting)
+
+    monkeypatch.setattr(latency, "_SECONDS", 0.0)
+    monkeypatch.setattr(latency, "_timed", once)
+    options = {**SEARCH, "max_latency_ms": 100.0, "latency_batch": 2, "epochs": 2}
+    ablations(root / "data", root / "teacher", tmp_path / "a", model=MODEL, options=options, training=FAST)
+    assert len(timed) == 1
 
 
 def test_a_budget_is_given_once(root: Path, tmp_path: Path, recdistill: Command) -> None:

@@ -60,7 +60,7 @@ def _table(name: str, search: Search) -> Table:
     rows = [_row(edge, operation, search) for edge, operation in _edges(search)]
     taken = str(search.cells)
     cells = "cells", taken, _percent(search.depth.get(taken)), _next(search.depth, taken)
-    return Table(f"Operations of {name}", ("edge", "operation", "share", "next"), [*rows, cells])
+    return Table(f"Operations of {name}", ("edge", "operation", "share", "largest other"), [*rows, cells])
 
 
 def _row(edge: Edge, operation: str, search: Search) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Search:
         reads: newest items that an output depends on.
         parameters: numbers that the student stores, None where not recorded.
         seconds: that the search took, None without one.
-        candidates: how many architectures were read on valid rows, of which this is the best; 0 for none.
+        candidates: the metrics of the architectures that were read on valid rows, the best, which is this one, first.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Search:
     reads: int
     parameters: int | None
     seconds: float | None
-    candidates: int
+    candidates: tuple[float, ...]
 
     @property
     def most_cells(self) -> int:
@@ -179,7 +179,8 @@ def _read(directory: Directory, scenes: Mapping[str, str]) -> Search:
         architecture, cells = Architecture.from_json(tree["architecture"]), int(tree["cells"])
         takes = {str(name): float(value) for name, value in (tree.get("takes") or {}).items()}
         per_epoch, count = tree.get("seconds_per_epoch"), tree.get("epochs")
-        best, candidates = tree.get("best_epoch"), len(tree.get("candidates") or ())
+        best = tree.get("best_epoch")
+        candidates = tuple(float(one["metric"]) for one in tree.get("candidates") or ())
     except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
         raise ArtifactError(
             f"{path} is damaged or not ours ({type(error).__name__}: {error})", "search again"
@@ -214,28 +215,44 @@ def found_table(groups: Sequence[Group]) -> Grid | None:
     notes = Notes()
     several = len({search.scene for _, search in searches}) > 1
     timed = any("latency_ms" in search.takes for _, search in searches)
+    rated = any(search.candidates for _, search in searches)
     rows = [
         Row(
             group.called(search),
             search.scene if several and not group.course.name.endswith(search.scene) else "",
             f"{VARIANTS.get(search.variant, search.variant)}: {search.architecture}",
-            _cells(search, timed, notes),
+            _cells(search, timed, rated, notes),
         )
         for group, search in searches
     ]
-    columns = ["Cells", "Items read", "Parameters", "Megabytes", "Encoder, ms", "Certainty", "Search"]
+    columns = [
+        "Cells",
+        "Items read",
+        "Parameters",
+        "Megabytes",
+        "Encoder, ms",
+        "Certainty",
+        "Candidates",
+        "Search",
+    ]
+    if not rated:
+        columns.remove("Candidates")
     if not timed:
         columns.remove("Encoder, ms")
     remarks = [
         "Operations stand node by node (;), from the cell's input first and then from each node before."
         " Items read: the newest ones that an output depends on.",
-        "Certainty: the mean share of the operations taken, where an even one is 1 / operations; of how many candidates"
-        " it is the best on valid rows.",
+        "Certainty: the mean share of the operations taken, where an even one is 1 / operations.",
     ]
+    if rated:
+        remarks.append(
+            "Candidates: architectures that were read on the valid rows with the search's weights; the best is the"
+            " student."
+        )
     return Grid("Architectures found", columns, rows, notes.reasons, remarks)
 
 
-def _cells(search: Search, timed: bool, notes: Notes) -> list[Cell]:
+def _cells(search: Search, timed: bool, rated: bool, notes: Notes) -> list[Cell]:
     parameters: float | Missing = (
         Missing("its size is not recorded") if search.parameters is None else search.parameters
     )
@@ -249,10 +266,16 @@ def _cells(search: Search, timed: bool, notes: Notes) -> list[Cell]:
         users = int(search.options.get("latency_batch") or 1)
         found.append(_cost(search, "latency_ms", "max_latency_ms", counted(users, "user"), notes))
     taken = certainty(search)
-    best = (f"best of {search.candidates}",) if search.candidates else ()
     found.append(
-        notes.cell(Missing("nothing was searched")) if taken is None else Cell(numbers.percent(taken), best)
+        notes.cell(Missing("nothing was searched")) if taken is None else Cell(numbers.percent(taken))
     )
+    if rated:
+        several = search.candidates
+        found.append(
+            Cell(str(len(several)), (f"{several[0]:.4f} on valid rows, the least {several[-1]:.4f}",))
+            if several
+            else notes.cell(Missing("the most probable architecture was taken"))
+        )
     if search.seconds is None:
         return [*found, notes.cell(Missing("nothing was searched"))]
     return [*found, Cell(numbers.seconds(search.seconds), (f"{len(search.epochs)} epochs",))]

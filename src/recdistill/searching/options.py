@@ -40,7 +40,8 @@ class SearchOptions:
         max_latency_ms: budget of the encoder, from histories to vectors, on this machine, above 0.
         max_megabytes: budget of the weights, tables among them, above 0.
         latency_batch: histories a request for which the encoder's latency is measured, at least 1.
-        latency_table: JSON file of measured latencies, read and added to; measured anew without it.
+        latency_table: JSON file of measured latencies, read and added to; measured anew without it. For a budget
+            of latency, or its price.
         price_rate: step of the prices that budgets have, above 0.
         temperature: of the draws at the start, above 0 (paper's code: 1).
         temperature_decay: factor, in (0, 1] (paper's code: .8).
@@ -102,6 +103,11 @@ class SearchOptions:
             raise OptionError(
                 "search.policy is darts, and a budget is met by choosing every edge",
                 "leave out the budget, or set search.policy=argmax",
+            )
+        if latency_table is not None and max_latency_ms is None and cost != "latency":
+            raise OptionError(
+                f"search.latency_table is {latency_table}, and no latency is measured",
+                "leave it out, or set search.max_latency_ms or search.cost=latency",
             )
         self.operations = operations or SPACES[space]
         skips_only = set(self.operations) <= {"skip", "none"} and (max_skips == 0 or not allow_none)

@@ -14,7 +14,7 @@ from recdistill.models.base import Recommender
 from recdistill.searching.options import SearchOptions
 from recdistill.steps.fit import DataLike
 from recdistill.steps.methods import make_methods
-from recdistill.steps.search import FOLDER, RESULT, VARIANTS, has_transport, search
+from recdistill.steps.search import FOLDER, RESULT, TIMED, VARIANTS, has_transport, search
 
 
 def ablations(
@@ -24,6 +24,7 @@ def ablations(
 
     Architectures are compared, so all of them are trained from scratch unless a table of options says otherwise by
     ``init``, and the random one takes no more than the one that was found (with ``policy=darts`` it may take more).
+    Where latencies are measured, all go by the table of the first.
 
     Args:
         data: a prepared data directory.
@@ -53,8 +54,11 @@ def ablations(
         if name == "no-emd" and not transports:
             continue
         how = own
+        timed = Path(out) / "searched" / FOLDER / TIMED
+        if name != "searched" and timed.exists() and not own.get("latency_table"):
+            how = {**own, "latency_table": str(timed)}
         if name == "random" and own.get("policy") != "darts":
             found = read_json(Path(out) / "searched" / FOLDER / RESULT)["takes"]["megabytes"] * (1 + 1e-9)
-            how = {**own, "max_megabytes": min(found, own.get("max_megabytes") or found)}
+            how = {**how, "max_megabytes": min(found, own.get("max_megabytes") or found)}
         students[name] = search(data, teacher, Path(out) / name, variant=name, options=how, **options)
     return students

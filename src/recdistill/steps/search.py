@@ -49,7 +49,7 @@ Variant = Literal["searched", "random", "no-cost", "no-emd", "no-distillation"]
 the transport between layers, or without the teacher (its student then learns from data alone too)."""
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-FOLDER, RESULT, START = "search", "architecture.json", "start.safetensors"
+FOLDER, RESULT, START, TIMED = "search", "architecture.json", "start.safetensors", "latency.json"
 _OWN = ("architecture", "cells")
 
 
@@ -142,7 +142,7 @@ def check_affordable(data: Data, model: Mapping[str, Any], options: Mapping[str,
     Raises:
         OptionError: as :func:`search` would say later; latencies are measured there alone.
     """
-    unmeasured = {"max_latency_ms": None, "cost": "linear"}
+    unmeasured = {"max_latency_ms": None, "cost": "linear", "latency_table": None}
     chosen = config.build(SearchOptions, {**options, **unmeasured}, "search")
     net = _supernet({k: v for k, v in model.items() if k not in _OWN}, chosen)
     check_budget(chosen, net, meters_of(chosen, net, data.train.num_items, Path()))
@@ -248,23 +248,30 @@ class _Search:
         found = read_json(folder / RESULT)
         architecture, cells = Architecture.from_json(found["architecture"]), int(found["cells"])
         self.progress.note(f"{counted(cells, 'cell')} of: {architecture}")
-        student = self.net.student(architecture, cells)
+        student, validate = self.net.student(architecture, cells), self._validator()
+        inherited: float | None = None
         if (folder / START).exists():
             student.build(self.data.train, torch.Generator().manual_seed(self.seed))
             student.load_state_dict(load_arrays(folder / START))
+            inherited = None if validate is None else validate(student.eval())
         methods = make_methods(self.tables) if self._learns_again() else []
         result = train(
             student,
             Objective(methods, self.teacher),
             self.data.train,
             self.training,
-            self._validator(),
+            validate,
             seed=self.seed,
             device=pick_device(self.device),
             work=job.work,
             resume=resume,
             progress=self.progress,
         )
+        if inherited is not None and result.best_metric is not None and result.best_metric < inherited:
+            self.progress.note(
+                f"{self.training.validate_metric} {result.best_metric:.4f} on the valid rows is below the"
+                f" {inherited:.4f} of the weights that the search left: try more epochs or a lower learning rate"
+            )
         student.attach(self.data.users, self.data.items, self.data.train)
         save_model(student, job.work)
         Checkpoint(job.work).clear()
@@ -272,7 +279,8 @@ class _Search:
         job.summary.update(
             teacher=self.teacher_hash,
             model_options={"architecture": str(architecture), "cells": cells},
-            search={k: v for k, v in found.items() if k != "architecture"} | {"drawn": architecture.drawn()},
+            search={k: v for k, v in found.items() if k not in ("architecture", "candidates")}
+            | {"drawn": architecture.drawn()},
             **model_summary(student, result, job.work),
         )
 
@@ -281,7 +289,7 @@ class _Search:
     def _find(self, folder: Path, resume: bool) -> None:
         """Write the architecture to ``folder``, and the weights that the student starts with."""
         options, net = self.options, self.net
-        timed = folder / "latency.json"
+        timed = folder / TIMED
         meters = meters_of(options, net, self.data.train.num_items, timed)
         try:
             check_budget(options, net, meters)
