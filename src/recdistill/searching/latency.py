@@ -1,9 +1,8 @@
 """How long the parts of a student take on this machine, measured in whole models.
 
-The encoder (from the histories of a request's users to their vectors, as ``evaluate`` times it) is timed with every
-edge the same operation and with one and two cells of ``skip`` alone, at two numbers of items read; the differences are
-what an operation, a cell and the rest take, on a line through both. ``none`` counts as ``skip``, which costs next to
-nothing.
+The encoder (from histories that are at hand to their vectors) is timed with every edge the same operation and with
+one and two cells of ``skip`` alone, at two numbers of items read; the differences are what an operation, a cell and the
+rest take, on a line through both. ``none`` counts as ``skip``, which costs next to nothing.
 """
 
 from __future__ import annotations
@@ -159,7 +158,7 @@ def encoder_latency(model: CellNet, batch: int, width: int) -> float:
     everyone = torch.arange(batch)
     with torch.inference_mode():
         for _ in range(_REPEATS):
-            _encode(model, histories, everyone)
+            model.vectors_of(histories, everyone)
         return min(_median(model, histories, everyone) for _ in range(_ROUNDS))
 
 
@@ -168,10 +167,6 @@ def _median(model: CellNet, histories: Interactions, users: torch.Tensor) -> flo
     began = time.perf_counter()
     while len(taken) < _REPEATS or time.perf_counter() - began < _SECONDS:
         start = time.perf_counter()
-        _encode(model, histories, users)
+        model.vectors_of(histories, users)
         taken.append(1000 * (time.perf_counter() - start))
     return statistics.median(taken)
-
-
-def _encode(model: CellNet, histories: Interactions, users: torch.Tensor) -> None:
-    model.fold_in(histories.event_rows(users)).score_vectors()
