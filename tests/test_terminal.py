@@ -26,6 +26,12 @@ def test_the_time_left_counts_what_was_done_now(
     assert said == [f"train: {skipped + 20}/100 epochs, {left}", "train: 20 epochs in 60.0 s"]
 
 
+def test_one_epoch_is_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    with TerminalProgress().stage("train", 1, "epochs") as stage:
+        stage.advance()
+    assert capsys.readouterr().err.startswith("train: 1 epoch in ")
+
+
 def test_an_interrupt_that_was_swallowed_ends_the_stage_at_its_next_step() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from recdistill.progress import Stage
+from recdistill.wording import counted
 
 _EVERY = 15.0
 """Seconds between two plain lines of one stage."""
@@ -92,8 +93,8 @@ class _LineStage:
     def finish(self) -> None:
         seconds = time.monotonic() - self._started
         done = self._done - self._skipped
-        counted = f"{done:,} {self._unit} in " if done else ""
-        self._console.print(f"{self._name}: {counted}{seconds:.1f} s")
+        work = f"{counted(done, self._unit.removesuffix('s'))} in " if done else ""
+        self._console.print(f"{self._name}: {work}{seconds:.1f} s")
 
 
 class TerminalProgress:
