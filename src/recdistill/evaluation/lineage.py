@@ -192,6 +192,8 @@ def alone_of(student: SeedGroup, groups: Sequence[SeedGroup], named: Member | No
     if len(fitting) == 1:
         return Alone(fitting[0], "")
     if not fitting:
-        return Alone(None, "no undistilled model of its class and options is among the models (--alone names another)")
+        return Alone(
+            None, "no undistilled model of its class and options is among the models (--alone names another)"
+        )
     several = ", ".join(group.name for group in fitting)
     return Alone(None, f"several undistilled models fit ({several}): name one with --alone")
