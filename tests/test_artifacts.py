@@ -51,6 +51,13 @@ class TestStep:
             with pytest.raises(RuntimeError):
                 _ = job.manifest
 
+    @pytest.mark.parametrize("force", [False, True])
+    def test_an_input_is_never_replaced(self, out: Path, force: bool) -> None:
+        teacher = make(out).manifest.hash
+        said = message(lambda: make(out, 2, inputs={"teacher": teacher}, force=force))
+        assert "out is what this step reads (teacher), and would be lost" in said
+        assert value_of(out) == 1
+
     def test_the_same_call_is_reused(self, out: Path) -> None:
         first = make(out)
         before = (out / "manifest.json").stat().st_mtime_ns

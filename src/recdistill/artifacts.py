@@ -188,6 +188,11 @@ def _is_made(job: Job, place: Path, call: Mapping[str, Any], force: bool = False
         raise ArtifactError(
             f"{job.out} is of kind {found.kind}, and {call['kind']} was to be written", "choose another --out"
         )
+    for name, digest in call["inputs"].items():
+        if found.hash == digest:
+            raise ArtifactError(
+                f"{job.out} is what this step reads ({name}), and would be lost", "choose another --out"
+            )
     if force:
         return False
     if found.hash != job.hash:

@@ -215,6 +215,23 @@ def test_valid_is_carved_out_of_a_given_split(tmp_path: Path) -> None:
     assert none.train.num_pairs == 320
 
 
+def test_valid_is_carved_out_of_a_split_that_leaves_none(tmp_path: Path) -> None:
+    rows = pl.DataFrame(  # three times: ratios of .8 and .1 end within the same one
+        {
+            "user_id": [user for user in range(60) for _ in range(12)],
+            "item_id": [(user * 7 + row) % 40 for user in range(60) for row in range(12)],
+            "timestamp": [row // 4 for _ in range(60) for row in range(12)],
+        }
+    )
+    notes = Notes()
+    data = prepare(rows, tmp_path / "data", split="temporal", valid_share=0.3, progress=notes)
+    assert data.valid.num_pairs == 18
+    assert "the temporal split left no valid rows: took the last train row of 18 users for it" in notes.notes
+    assert any("720 rows have the time of another row of their user" in text for text in notes.notes)
+    wanted = prepare(rows, tmp_path / "none", split="random", ratios=(0.8, 0.0, 0.2))
+    assert wanted.valid.num_pairs == 0
+
+
 def test_a_test_user_without_train_rows_keeps_the_sequence(tmp_path: Path) -> None:
     rows = pl.DataFrame(
         {

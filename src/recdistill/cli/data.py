@@ -50,7 +50,7 @@ def prepare(
     valid_share: Annotated[
         float | None,
         Option(
-            help="Share of train users whose last row validates, where the data has no valid split.",
+            help="Share of train users whose last row validates, where the split leaves no valid rows.",
             show_default=False,
         ),
     ] = None,

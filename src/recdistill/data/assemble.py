@@ -99,16 +99,10 @@ def assemble(
         rows = replace(rows.take(first), repeat=None)
     rows = _core(rows, rules, tally)
     keys = splits.random_keys(seed, users.hashes[rows.user], items.hashes[rows.item], rows.repeat)
+    _note_ties(rows, rules, note)
     labels = _labels(rows, rules, keys, note)
-    if rules.split == "given" and rules.valid_share and not (labels == VALID).any():
-        user_keys = mix(users.hashes ^ np.uint64(seed))
-        labels = splits.carve_valid(
-            rows.user, labels, rules.valid_share, user_keys, _holdout_order(rows, rules, keys)
-        )
-        note(
-            "no valid split given: took the last train row of "
-            f"{counted(int((labels == VALID).sum()), 'user')} for it"
-        )
+    if rules.valid_share and _wants_valid(rules) and not (labels == VALID).any():
+        labels = _carved(rows, labels, rules, keys, mix(users.hashes ^ np.uint64(seed)), note)
     rows, labels, unseen_share = _unseen(rows, labels, len(items), rules, tally)
     _check_splits(rows, labels, rules)
     if rules.split in splits.BY_USER:
@@ -194,6 +188,45 @@ def _labels(rows: Rows, rules: Rules, keys: NDArray[np.uint64], note: Callable[[
         )
         return splits.by_ratio(rows.user, rules.ratios, stable_order(rows.user, rows.source))
     return splits.by_ratio(rows.user, rules.ratios, splits.random_order(rows.user, keys))
+
+
+def _wants_valid(rules: Rules) -> bool:
+    """Whether a split should have valid rows; ratios of 0 say that none are wanted."""
+    return rules.split in ("given", "leave-one-out") or rules.ratios[1] > 0
+
+
+def _carved(
+    rows: Rows,
+    labels: Labels,
+    rules: Rules,
+    keys: NDArray[np.uint64],
+    user_keys: NDArray[np.uint64],
+    note: Callable[[str], None],
+) -> Labels:
+    """The valid rows that a split has not, of the last train rows."""
+    carved = splits.carve_valid(
+        rows.user, labels, rules.valid_share, user_keys, _holdout_order(rows, rules, keys)
+    )
+    if count := int((carved == VALID).sum()):
+        why = "no valid split given" if rules.split == "given" else f"the {rules.split} split left no valid rows"
+        note(f"{why}: took the last train row of {counted(count, 'user')} for it")
+    return carved
+
+
+def _note_ties(rows: Rows, rules: Rules, note: Callable[[str], None]) -> None:
+    """How many rows have no order of their own, where the order decides the split."""
+    when = rows.position if rows.position is not None else rows.time
+    by_order = rules.split == "temporal" or (rules.split == "leave-one-out" and rules.holdout == "last")
+    if when is None or not by_order:
+        return
+    after = (rows.user[1:] == rows.user[:-1]) & (when[1:] == when[:-1])
+    tied = int((np.append(after, False) | np.insert(after, 0, False)).sum())
+    if tied:
+        name = "position" if rows.position is not None else "time"
+        note(
+            f"{counted(tied, 'row has', 'rows have')} the {name} of another row of their user: a fixed hash of the item"
+            " puts them in order"
+        )
 
 
 def _note_leaks(rows: Rows, rules: Rules, note: Callable[[str], None]) -> None:
