@@ -1,8 +1,8 @@
 """Time and memory of a search step: forward, backward and both optimisers, one thread, no teacher's forward.
 
-    python benchmarks/search_step.py --size tiny|small|released [--mixture full|single] [--steps 10]
+    python benchmarks/search_step.py --size tiny|small|released [--mixture full|single] [--space causal|released] [--steps 10]
 
-Sizes are batch, length, channels, cells, nodes, items and teacher layers; the space is ``causal``, of 8 operations.
+Sizes are batch, length, channels, cells, nodes, items and teacher layers; the space ``causal`` has 8 operations, ``released`` 10.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--mixture", choices=("full", "single"), default="full")
+    parser.add_argument("--space", choices=("causal", "released"), default="causal")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--no-teacher", action="store_true")
     chosen = parser.parse_args()
@@ -45,8 +46,8 @@ def main() -> None:
     drawn = torch.randint(items, users.shape, generator=generator)
     data = Interactions.from_events(users, drawn, batch, items, positions=torch.arange(len(users)))
     model = Supernet(
-        operations=SPACES["causal"], nodes=nodes, cells=cells, dim=dim, max_length=length, mixture=chosen.mixture,
-        search_cells=False,
+        operations=SPACES[chosen.space], nodes=nodes, cells=cells, dim=dim, max_length=length, mixture=chosen.mixture,
+        search_cells=False, causal=chosen.space == "causal",
     )  # fmt: skip
     model.build(data, generator)
     teacher = SASRec(dim=dim, blocks=layers, max_length=length)

@@ -8,7 +8,7 @@ import platform
 from typing import Any
 
 CORE = ("torch", "numba", "numpy", "scipy", "pyarrow", "polars", "pydantic", "safetensors", "rich", "typer")
-EXTRAS = {"plots": ("matplotlib",), "tune": ("optuna",)}
+EXTRAS = {"plots": ("matplotlib",), "tune": ("optuna",), "ot": ("POT",)}
 
 
 def examine() -> dict[str, Any]:

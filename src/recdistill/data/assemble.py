@@ -208,7 +208,11 @@ def _carved(
         rows.user, labels, rules.valid_share, user_keys, _holdout_order(rows, rules, keys)
     )
     if count := int((carved == VALID).sum()):
-        why = "no valid split given" if rules.split == "given" else f"the {rules.split} split left no valid rows"
+        why = (
+            "no valid split given"
+            if rules.split == "given"
+            else f"the {rules.split} split left no valid rows"
+        )
         note(f"{why}: took the last train row of {counted(count, 'user')} for it")
     return carved
 
