@@ -1,8 +1,10 @@
 """Time and memory of a search step: forward, backward and both optimisers, one thread, no teacher's forward.
 
-    python benchmarks/search_step.py --size tiny|small|released [--mixture full|single] [--space causal|released] [--steps 10]
+    python benchmarks/search_step.py --size tiny|small|released [--mixture full|single]
+        [--space causal|released] [--steps 10]
 
-Sizes are batch, length, channels, cells, nodes, items and teacher layers; the space ``causal`` has 8 operations, ``released`` 10.
+Sizes are batch, length, channels, cells, nodes, items and teacher layers; the space ``causal`` has 8
+operations, ``released`` 10.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ class SearchOptions:
         batch_size: of the search, at least 1; the training's by default.
         learning_rate: of the weights in the search, above 0; the training's by default (paper's code: 5e-3).
         candidates: architectures that are read on the valid rows with the search's weights, the most probable one and
-            others drawn by the shares; the best is the student. A random architecture has no others. At least 1; 32 with
-            a budget, within which all of them are, and 1 without, where a price has already weighed cost against
-            accuracy (paper's code: 1).
+            others drawn by the shares; the best is the student. A random architecture has no others. At least 1;
+            32 with a budget, within which all of them are, and 1 without, where a price has already weighed cost
+            against accuracy (paper's code: 1).
         policy: ``argmax`` keeps every edge (paper's code), ``darts`` the two strongest of a node; not with a budget.
         allow_none: an edge may become ``none`` (paper's code: true).
         max_skips: ``skip`` edges of a cell at most, at least 0.

@@ -110,7 +110,8 @@ def prepare(
         ratios: shares of train, valid and test.
         holdout: which rows leave-one-out holds out; default: ``last`` where there is an order.
         unseen_items: what happens to valid and test rows on items that have no train row.
-        valid_share: share of the users whose last train row becomes a valid row where the split has none (ratios of 0 want none).
+        valid_share: share of the users whose last train row becomes a valid row where the split has none
+            (ratios of 0 want none).
         seed: of random splits.
         force: replace other data in ``out``.
         progress: where stages, guesses and warnings are shown.
