@@ -101,7 +101,8 @@ def assemble(
     keys = splits.random_keys(seed, users.hashes[rows.user], items.hashes[rows.item], rows.repeat)
     _note_ties(rows, rules, note)
     labels = _labels(rows, rules, keys, note)
-    if rules.valid_share and _wants_valid(rules) and not (labels == VALID).any():
+    wanted = rules.split == "given" or rules.ratios[1] > 0
+    if rules.valid_share and wanted and not (labels == VALID).any():
         labels = _carved(rows, labels, rules, keys, mix(users.hashes ^ np.uint64(seed)), note)
     rows, labels, unseen_share = _unseen(rows, labels, len(items), rules, tally)
     _check_splits(rows, labels, rules)
@@ -188,11 +189,6 @@ def _labels(rows: Rows, rules: Rules, keys: NDArray[np.uint64], note: Callable[[
         )
         return splits.by_ratio(rows.user, rules.ratios, stable_order(rows.user, rows.source))
     return splits.by_ratio(rows.user, rules.ratios, splits.random_order(rows.user, keys))
-
-
-def _wants_valid(rules: Rules) -> bool:
-    """Whether a split should have valid rows; ratios of 0 say that none are wanted."""
-    return rules.split in ("given", "leave-one-out") or rules.ratios[1] > 0
 
 
 def _carved(
