@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from recdistill.distillers.base import Distiller, Objective
@@ -14,10 +16,15 @@ STUDENT = built(BPR(dim=3), INTERACTIONS)
 KNOWLEDGE = live(built(BPR(dim=5), INTERACTIONS, seed=9), INTERACTIONS)
 
 
-def set_up(method: Distiller, knowledge: TeacherKnowledge = KNOWLEDGE, epochs: int = 1) -> Objective:
+def set_up(
+    method: Distiller,
+    knowledge: TeacherKnowledge = KNOWLEDGE,
+    epochs: int = 1,
+    note: Callable[[str], None] = lambda text: None,
+) -> Objective:
     """The method's objective alone, set up on :data:`STUDENT`, after the starts of some epochs."""
     objective = Objective([method], knowledge, base_weight=0.0)
-    objective.setup(STUDENT, INTERACTIONS, 10, torch.Generator().manual_seed(0), CPU)
+    objective.setup(STUDENT, INTERACTIONS, 10, torch.Generator().manual_seed(0), CPU, note)
     for epoch in range(epochs):
         objective.start_epoch(epoch)
     return objective

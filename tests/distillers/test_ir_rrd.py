@@ -135,3 +135,12 @@ def test_a_catalogue_that_everybody_took_has_no_loss() -> None:
 
 def test_the_preset_has_both_sides() -> None:
     assert [method.method_name() for method in make_methods("rrd-ir-rrd")] == ["rrd", "ir-rrd"]
+
+
+def test_lists_as_long_as_the_catalogue_leave_users_outside() -> None:
+    # 40 users, 4 to be left outside: a list of an item with c users ends after 40 - c - 4 of the others
+    method = run(depth=500)[0]
+    others = method.get_buffer("users")[:, 3:]
+    assert bool((others >= 0).all())
+    left = 40 - INTERACTIONS.item_counts
+    assert torch.equal(method._users._lengths, left - 4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from method_cases import INTERACTIONS, set_up
+from recdistill import config
 from recdistill.distillers.rrd import RRD, draw_positions, relaxed_ranking_loss, with_lists
 from recdistill.testing import check_distiller
 
@@ -86,3 +87,31 @@ def test_resample_every() -> None:
     first, second, third = (drawn(kept, epochs) for epochs in (1, 2, 3))
     assert torch.equal(first, second)
     assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("method", ["rrd", "sld"])
+def test_lists_longer_than_the_catalogue_leave_the_uninteresting_items_outside(method: str) -> None:
+    made = config.find("distillers", method)(num_interesting=4, num_uninteresting=6, depth=500)
+    notes: list[str] = []
+    set_up(made, note=notes.append)
+    outside = (made.get_buffer("drawn")[:, -6:] >= 0).sum(dim=1)
+    left = 60 - INTERACTIONS.user_counts  # one user has 3 left, all of them in his list; the others 37 to 60
+    assert outside.tolist() == [0 if few == 3 else 6 for few in left.tolist()]
+    (note,) = [line for line in notes if "end before their depth" in line]
+    assert "the lists of 39 users end before their depth, the first after 31," in note
+
+
+def test_lists_with_room_outside_stay_as_they_are() -> None:
+    notes: list[str] = []
+    method = RRD(num_interesting=4, num_uninteresting=6, depth=20)
+    set_up(method, note=notes.append)
+    assert notes == []
+    assert method._lengths.tolist() == (60 - INTERACTIONS.user_counts).clamp(max=20).tolist()
+
+
+def test_where_less_is_left_than_is_drawn_the_list_comes_first() -> None:
+    method = RRD(num_interesting=40, num_uninteresting=40, depth=500)
+    found = drawn(method) >= 0
+    left = 60 - INTERACTIONS.user_counts
+    assert torch.equal(found[:, :40].sum(dim=1), left.clamp(max=40))
+    assert torch.equal(found[:, 40:].sum(dim=1), (left - 40).clamp(min=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,26 @@ class Context:
         if asked > most:
             self.note(f"{self.name}.{option} is {most:,}, the {what}, not {asked:,}")
         return max(1, min(asked, most))
+
+    def with_room(
+        self, lists: Tensor, listed: int, others: int, of: Literal["user", "item"] = "user"
+    ) -> Tensor:
+        """Teacher lists (rows, depth) of all users, or items, that leave ``others`` unobserved entries outside.
+
+        Where a list would leave fewer, as in a small catalogue, it ends earlier, but not before ``listed`` entries. How
+        many lists do is said.
+        """
+        data = self.interactions
+        left = data.num_items - data.user_counts if of == "user" else data.num_users - data.item_counts
+        room = (left - others).clamp(min=listed)
+        shortened = (lists >= 0).sum(dim=1) > room
+        if not shortened.any():
+            return lists
+        self.note(
+            f"{self.name}: the lists of {int(shortened.sum()):,} {of}s end before their depth, the first after "
+            f"{int(room[shortened].min()):,}, so that {others:,} are left to be drawn outside of each"
+        )
+        return lists.masked_fill(torch.arange(lists.shape[1]) >= room[:, None], -1)
 
     def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
         """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.

@@ -88,6 +88,8 @@ class IRRRD(Distiller):
         everyone, everything = torch.arange(data.num_users), torch.arange(data.num_items)
         of_users = knowledge.top_items(everyone, min(self.depth, data.num_items)).ids
         of_items = knowledge.top_users(everything, min(self.depth, data.num_users)).ids
+        of_users = context.with_room(of_users, self.items_per_user, self.items_per_user)
+        of_items = context.with_room(of_items, self.num_interesting, self.num_uninteresting, of="item")
         self._items, self._users = Draws(data, of_users), Draws(data.transpose(), of_items)
         self.register_buffer("has_list", of_items[:, 0] >= 0, persistent=False)
         items, users = 2 * self.items_per_user, self.num_interesting + self.num_uninteresting

@@ -38,7 +38,8 @@ class RRD(Distiller):
         weight: of this term in the objective, above 0.
         num_interesting: K, items of the teacher's list in the loss, at least 1 (paper: 40).
         num_uninteresting: L, random items they are to beat, at least 1 (paper: 40).
-        depth: of the teacher's list; nothing in it is drawn as uninteresting (paper: 500).
+        depth: of the teacher's list; nothing in it is drawn as uninteresting (paper: 500). Where a list would leave
+            fewer than L items outside, it ends earlier, which is said.
         temperature: of the position draw, in list positions, above 0 (paper: 10).
         sampling: ``position`` draws K positions as the paper does; ``none`` takes the first K, which the authors
             later found to work better.
@@ -82,9 +83,10 @@ class RRD(Distiller):
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))
         everyone = torch.arange(users)
         lists = context.knowledge.top_items(everyone, self.depth)
-        self._top = lists.ids.int()
-        self._lengths = lists.lengths
-        self._taken = with_lists(context.interactions, lists.ids)
+        ids = context.with_room(lists.ids, self.num_interesting, self.num_uninteresting)
+        self._top = ids.int()
+        self._lengths = (ids >= 0).sum(dim=1)
+        self._taken = with_lists(context.interactions, ids)
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         if epoch % self.resample_every:

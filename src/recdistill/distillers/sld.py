@@ -87,8 +87,9 @@ class SLD(Distiller):
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))
         self.register_buffer("labels", torch.zeros(users, width))
         lists = context.knowledge.top_items(torch.arange(users), self.depth)
-        self._top = lists.ids.int()
-        self._taken = with_lists(context.interactions, lists.ids)
+        ids = context.with_room(lists.ids, self.num_interesting, self.num_uninteresting)
+        self._top = ids.int()
+        self._taken = with_lists(context.interactions, ids)
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         if epoch % self.resample_every:
