@@ -319,7 +319,11 @@ def test_split_seeds_that_draw_nothing_are_refused(log: Path, tmp_path: Path) ->
         ({"method": [{"name": "a", "preset": "de-rdr"}]}, ["de-rdr", "de-rrd"]),
         ({"method": [{"name": "a", "distill": [{"method": "rrd", "weigth": 1}]}]}, ["weigth", "weight"]),
         ({"method": [{"name": "rrd", "trainning": {}}]}, ["trainning", "training"]),
-        ({"method": [{"name": "rrd", "training": {"epochs": 0}}]}, ["training.epochs", "0"]),
+        ({"method": [{"name": "rrd", "training": {"epochs": 0}}]}, ["method.rrd.training.epochs", "0"]),
+        (
+            {"method": [{"name": "a", "distill": [{"method": "rrd"}, {"method": "rrd", "weight": 0}]}]},
+            ["rrd.2.weight", "0"],
+        ),
         ({"method": [{"name": "rrd", "base_weight": -1}]}, ["rrd.base_weight", "-1"]),
         ({"method": [{"name": "rrd"}, {"name": "rrd", "training": {"epochs": 1}}]}, ["two rows", "rrd"]),
         ({"method": [{"name": "rrd"}, {"name": "again", "distill": [{"method": "rrd"}]}]}, ["rrd and again"]),

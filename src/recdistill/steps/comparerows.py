@@ -185,7 +185,7 @@ def _method_rows(
     made = make_methods(parts or str(table.get("preset", "adarec" if search else name)))
     resolved: tuple[Table, ...] = tuple({"method": one.method_name(), **one.options} for one in made)
     own = {**training, **table_of(tuned.get("student", {}), "training"), **table_of(table, "training")}
-    make_training(own)
+    make_training(own, f"method.{name}.training")
     weight = base_weight_of(table if "base_weight" in table else tuned, name)
     if search:
         model = {"name": CellNet.model_name(), **table_of(table, "model")}

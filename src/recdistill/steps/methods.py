@@ -67,7 +67,9 @@ def make_methods(methods: MethodLike | Sequence[MethodLike]) -> list[Distiller]:
         if name.lower().replace("_", "-") in preset_names():
             made.extend(make_methods(name))
             continue
-        built = config.build(find_method(name), chosen, name)
+        method = find_method(name)
+        before = sum(type(one) is method for one in made)
+        built = config.build(method, chosen, name if before == 0 else f"{name}.{before + 1}")
         assert isinstance(built, Distiller)
         made.append(built)
     return made
