@@ -10,6 +10,7 @@ import torch
 
 from recdistill import config
 from recdistill.distillers.base import Objective
+from recdistill.distillers.projectors import LinearMap, OrthogonalMap
 from recdistill.knowledge.teacher import live
 from recdistill.models.bpr import BPR
 from recdistill.testing import tiny_interactions
@@ -27,6 +28,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("rce-kd", {"k": 4, "num_sampled": 3}),
     ("ftd", {}),
     ("htd", {"gamma": 1.0, "num_groups": 3}),
+    ("fitnet", {}),  # by the identity as its map, as vkd
+    ("fitnet", {"normalise": True}),
+    ("vkd", {}),
 ]
 
 
@@ -45,6 +49,10 @@ def loss_and_gradient(method: str, options: dict[str, Any], noise: float) -> tup
     objective.setup(student, DATA, 5, torch.Generator().manual_seed(3), torch.device("cpu"))
     objective.start_epoch(0)
     with torch.no_grad():
+        for module in objective.modules():
+            if isinstance(module, LinearMap | OrthogonalMap):
+                for parameter in module.parameters():
+                    parameter.copy_(torch.eye(5) if parameter.dim() == 2 else torch.zeros(5))
         for parameter in student.parameters():
             parameter += noise * torch.randn(parameter.shape, generator=generator)
     batch = next(iter(student.batches(DATA, 1000, torch.Generator().manual_seed(4))))
