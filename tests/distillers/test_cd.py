@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from method_cases import loss_of, set_up
+from method_cases import KNOWLEDGE, loss_of, set_up
+from recdistill.distillers.base import Objective
 from recdistill.distillers.cd import (
     CD,
     geometric_positions,
@@ -17,10 +19,10 @@ from recdistill.distillers.cd import (
 )
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists
-from recdistill.knowledge.teacher import TeacherKnowledge
+from recdistill.knowledge.teacher import TeacherKnowledge, live
 from recdistill.models.bpr import BPR
 from recdistill.models.ranking import top_items
-from recdistill.testing import built, check_distiller, tiny_interactions
+from recdistill.testing import CPU, built, check_distiller, tiny_interactions
 
 STUDENT = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 TEACHER = torch.tensor([[0.3, 2.0, 1.0, -1.0], [-0.5, 0.5, 1.5, 1.0]], dtype=torch.float64)
@@ -162,3 +164,39 @@ def test_a_teacher_of_lists_alone_can_guide_but_not_score_others() -> None:
     for guide in ("student", "random"):
         with pytest.raises(MissingKnowledgeError, match="scores"):
             set_up(CD(guide=guide, depth=20), stored)
+
+
+def test_the_shift_is_divided_too() -> None:
+    method = CD(guide="teacher", depth=8, num_sampled=3, label_temperature=4.0, label_shift=1.5)
+    set_up(method)
+    ids = method.get_buffer("drawn").long()
+    scores = KNOWLEDGE.scores(torch.arange(40), ids)
+    present = ids >= 0
+    torch.testing.assert_close(
+        method.get_buffer("labels")[present], torch.sigmoid((scores + 1.5) / 4)[present]
+    )
+
+
+def test_the_temperature_of_the_tournament_is_in_multiples_of_the_depth() -> None:
+    def mean_place(temperature: float) -> float:
+        found: list[Tensor] = []
+        method = CD(guide="teacher", depth=20, num_sampled=1, temperature=temperature)
+        set_up(method, epochs=1)
+        for seed in range(30):
+            places = method._positions(torch.full((40,), 20), torch.Generator().manual_seed(seed))
+            found.append(places.double())
+        return float(torch.cat(found).mean())
+
+    # F_k² − F_{k+1}² with q nearly even over 20: places fall linearly, mean about 6.2
+    assert mean_place(20.0) == pytest.approx(6.2, abs=0.5)
+    assert mean_place(1.0) == pytest.approx(4.6, abs=0.5)
+
+
+def test_a_user_with_few_items_left_gets_all_of_them() -> None:
+    pairs = tiny_interactions()  # user 1 has three items left
+    method = CD(depth=10, num_sampled=3)
+    student = built(BPR(dim=3), pairs)
+    objective = Objective([method], live(built(BPR(dim=5), pairs, seed=9), pairs), 0.0)
+    objective.setup(student, pairs, 10, torch.Generator().manual_seed(0), CPU)
+    objective.start_epoch(0)
+    assert method.get_buffer("drawn")[1].sort().values.tolist() == [0, 1, 13]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recdistill.distillers.base import Objective
 from recdistill.distillers.cpd import CPD, list_consistency, pair_consistency
-from recdistill.distillers.projectors import ExpertMixture, squared_error
+from recdistill.distillers.projectors import ExpertMixture, select, squared_error
 from recdistill.knowledge.teacher import live
 from recdistill.models.bpr import BPR
 from recdistill.ops.experts import Experts, mixture_reference
@@ -231,3 +233,73 @@ def test_items_are_drawn_only_where_something_compares_them() -> None:
     assert setting.method.needs == {"embeddings"}
     assert setting.method.list_depths() == {}
     assert bool((setting.drawn < 0).all())
+
+
+def test_absent_pairs_do_not_count() -> None:
+    before, after = torch.tensor([[1.0, 2.0], [1.0, 1.0]]), torch.tensor([[-1.0, 1.0], [5.0, 5.0]])
+    present = torch.tensor([[True, True], [False, False]])
+    assert float(pair_consistency(before, after, present, "hinge")) == pytest.approx((1 + 0) / 2)
+
+
+@pytest.mark.parametrize("selection", ["argmax", "shared"])
+@pytest.mark.parametrize("pairs", ["drawn", "batch"])
+def test_the_whole_equation_by_hand(selection: Any, pairs: Any) -> None:
+    data = tiny_interactions()  # user 1 has three items left, so that its list of five has pads
+    student: Any = built(BPR(dim=3), data)
+    method: Any = CPD(
+        weight=1.0,
+        num_experts=3,
+        selection=selection,
+        pairs=pairs,
+        num_items=5,
+        pair_weight=0.7,
+        list_weight=0.3,
+    )
+    knowledge = live(built(BPR(dim=5), data, seed=7), data)
+    objective = Objective([method], knowledge, 0.0)
+    objective.setup(student, data, 10, torch.Generator().manual_seed(0), CPU)
+    objective.start_epoch(0)
+    batch = batch_of(data)
+    before = method.generator.get_state()
+    (found,) = objective.terms(student, student.state(batch), batch).values()
+    method.generator.set_state(before)
+    drawn = method.get_buffer("drawn")[batch.users].long()
+    known = torch.cat(
+        [drawn[drawn >= 0], batch.items] if pairs == "batch" else [batch.items, drawn[drawn >= 0]]
+    ).unique()
+
+    def side(part: Any, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        logits = part.logits(other)
+        soft = select(logits, part.noise(len(own), method.generator), 1.0)
+        hard = F.one_hot(logits.argmax(dim=1), 3).float()
+        experts = Experts(part.first, part.first_bias, part.second, part.second_bias)
+        errors = (mixture_reference(own, soft, experts) - other).square().sum(dim=1)
+        return errors, mixture_reference(own, soft if selection == "shared" else hard, experts)
+
+    users_error, p = side(
+        method.users, student.user_table[batch.users], knowledge.user_embeddings(batch.users)
+    )
+    items_error, q = side(method.items, student.item_table[known], knowledge.item_embeddings(known))
+    place = torch.full((14,), -1).scatter_(0, known, torch.arange(len(known)))
+    sides = [items_error[place[ids]].mean() for ids in (batch.unique_positives, batch.unique_negatives)]
+    expected = users_error.mean() + (sides[0] + sides[1]) / 2
+    a = (student.user_table[batch.users] @ student.item_table[known].T).detach()
+    b = p @ q.T
+    lists, swaps = [], []
+    for row, ids in enumerate(drawn):
+        at = place[ids[ids >= 0]]
+        lists.append(-(torch.softmax(a[row, at] / 0.1, 0) * torch.log_softmax(b[row, at] / 0.1, 0)).sum())
+        for i in range(len(at) if pairs == "drawn" else 0):
+            swaps += [-(b[row, at[i]] - b[row, j]) * (a[row, at[i]] - a[row, j]) for j in at[i + 1 :]]
+    if pairs == "batch":
+        row, i, j = batch.row, place[batch.positives], place[batch.negatives[:, 0]]
+        swaps = list(-(b[row, i] - b[row, j]) * (a[row, i] - a[row, j]))
+    expected = expected + 0.3 * torch.stack(lists).mean() + 0.7 * F.softplus(torch.stack(swaps)).mean()
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_noise_is_gumbel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = ExpertMixture(2, 3, 4, generator).noise(50_000, generator)
+    for value in (-1.0, 0.0, 2.0):
+        assert float((noise <= value).float().mean()) == pytest.approx(math.exp(-math.exp(-value)), abs=0.005)

@@ -17,7 +17,7 @@ from recdistill.distillers.curriculum import (
     rows_at,
     shuffled_states,
 )
-from recdistill.knowledge.base import Member
+from recdistill.knowledge.base import Aggregation, Member
 from recdistill.testing import tiny_interactions
 
 
@@ -136,3 +136,19 @@ def test_first_observed_items() -> None:
         part = slice(int(pairs.indptr[user]), int(pairs.indptr[user + 1]))
         ranked = sorted(zip((-importances[part]).tolist(), pairs.items[part].tolist(), strict=True))[:3]
         assert found[user].tolist() == [item for _, item in ranked] + [-1] * (3 - len(ranked))
+
+
+def test_spreads_are_those_of_the_lists_pointed_at() -> None:
+    pairs = Interactions.from_events([0], [6], 1, 7)
+    states = tuple(torch.tensor([row], dtype=torch.int32) for row in ([0, 1, 2], [2, 3, 0], [2, 3, 4]))
+    members = [Member("a", states, (1, 2, 3), None)]
+    gate = Gate(10, 1.05, 1.0, 1.0, 0, False, "teacher")
+    found = Curriculum(members, pairs, gate, "dynamic", torch.Generator(), Aggregation(consistency=200.0))
+    # ranks over the states (3 is beyond): of 0: 0, 2, 3; of 1: 1, 3, 3; of 2: 2, 0, 0
+    assert found.targets(3).tolist() == [[1, 2, 0]]
+
+
+def test_shuffled_states_follow_the_generator() -> None:
+    one, same, other = (shuffled_states(50, 5, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from recdistill.distillers.base import Objective
+from method_cases import STUDENT, loss_of, set_up
+from recdistill.distillers.base import Objective, user_list_scores
 from recdistill.distillers.dcd import DCD, places_in_catalogue, places_in_list, signed_weights
 from recdistill.distillers.rrd import relaxed_ranking_loss
 from recdistill.errors import OptionError
@@ -153,3 +154,13 @@ def test_a_run_resumed_within_an_epoch_goes_on_the_same() -> None:
 
 def test_the_preset_adds_a_relaxed_ranking_term() -> None:
     assert [method.method_name() for method in make_methods("rrd-dcd")] == ["rrd", "dcd"]
+
+
+def test_the_item_side_ranks_users_for_the_positives() -> None:
+    method = DCD(weight=1.0, user_weight=0.0, num_drawn=30, depth=20)  # all that are mis-ranked
+    objective = set_up(method)
+    batch = batch_of(INTERACTIONS)
+    users = method._draw("user", batch.unique_positives)
+    scores = user_list_scores(STUDENT.state(), batch.unique_positives, users)
+    expected = float(relaxed_ranking_loss(scores, users, method.num_drawn).detach())
+    assert loss_of(objective) == pytest.approx(expected)

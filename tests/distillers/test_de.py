@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
+from method_cases import INTERACTIONS, KNOWLEDGE, loss_of, set_up
+from method_cases import STUDENT as MODEL
 from recdistill.distillers.de import DE
 from recdistill.distillers.projectors import annealed, item_weights, select
 from recdistill.models.sampling import make_batch
-from recdistill.ops.experts import Experts, mixture_error
-from recdistill.testing import check_distiller
+from recdistill.ops.experts import Experts, mixture_error, mixture_reference
+from recdistill.testing import batch_of, check_distiller
 
 STUDENT = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
@@ -79,3 +84,27 @@ def test_positives_and_negatives_share_the_weight() -> None:
 @pytest.mark.parametrize("num_experts", [1, 3])
 def test_conforms(num_experts: int, squared: bool) -> None:
     check_distiller(lambda: DE(weight=1.0, num_experts=num_experts, anneal_epochs=5, squared=squared))
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_the_equation_by_hand(squared: bool) -> None:
+    method: Any = DE(weight=1.0, num_experts=3, squared=squared)
+    objective = set_up(method)
+    batch, state = batch_of(INTERACTIONS), MODEL.state()
+    before = method.generator.get_state()
+    found = loss_of(objective)
+    method.generator.set_state(before)
+
+    def errors(part: Any, side: str, ids: Tensor) -> Tensor:
+        own, other = (getattr(one, f"{side}_embeddings")(ids) for one in (state, KNOWLEDGE))
+        z = select(part.logits(other), part.noise(len(ids), method.generator), 1.0)
+        experts = Experts(part.first, part.first_bias, part.second, part.second_bias)
+        found = (mixture_reference(own, z, experts) - other).square().sum(dim=1)
+        return found if squared else found.sqrt()
+
+    of_users, of_items = errors(method.users, "user", batch.users), errors(method.items, "item", batch.items)
+    sides = [
+        of_items[torch.isin(batch.items, ids)].mean()
+        for ids in (batch.unique_positives, batch.unique_negatives)
+    ]
+    assert found == pytest.approx(float((of_users.mean() + (sides[0] + sides[1]) / 2).detach()), rel=1e-4)

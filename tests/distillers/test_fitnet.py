@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from method_cases import loss_of, set_up
+from method_cases import INTERACTIONS, KNOWLEDGE, STUDENT, loss_of, set_up
 from recdistill.distillers.fitnet import FitNet
 from recdistill.distillers.projectors import LinearMap, MeanExperts, drop, mean_weights, squared_error
-from recdistill.testing import check_distiller
+from recdistill.testing import batch_of, check_distiller
 
 USERS = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
 ITEMS = torch.tensor([[1.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
@@ -56,6 +56,12 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     assert drop(values, 0.0, GENERATOR) is values
 
 
+def test_a_share_of_nearly_all_drops_nearly_all() -> None:
+    found = drop(torch.ones(100_000), 0.99999999, torch.Generator().manual_seed(0))
+    assert int((found != 0).sum()) < 20
+    assert bool(found.isfinite().all())
+
+
 def value(**options: Any) -> float:
     return loss_of(set_up(FitNet(**{"weight": 1.0, **options})))
 
@@ -83,3 +89,38 @@ def test_conforms(entities: Any, num_experts: int) -> None:
             weight=1.0, entities=entities, num_experts=num_experts, dropout=0.2, normalise=num_experts == 2
         )
     )
+
+
+def test_dropout_keeps_the_mean_of_the_hidden_units() -> None:
+    generator = torch.Generator().manual_seed(0)
+    dropped = MeanExperts(2, 3, 4, 1, 0.5, generator)
+    with torch.no_grad():
+        dropped.first.zero_()
+        dropped.first_bias.fill_(1.0)  # every unit is 1, or 0 and then others 2
+    units = dropped.hidden(torch.ones(2000, 2)).detach()
+    assert units.unique().tolist() == [0.0, 2.0]
+    assert float(units.mean()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_initial_weights_are_uniform_within_one_over_the_root_of_the_fan_in() -> None:
+    made = MeanExperts(16, 3, 100, 5, 0.0, torch.Generator().manual_seed(0))
+    for weight, fan_in in ((made.first, 16), (made.second, 100)):
+        assert float(weight.detach().abs().max()) == pytest.approx(fan_in**-0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("entities", ["batch", "uniform"])
+def test_the_equation_by_hand(entities: Any) -> None:
+    method: Any = FitNet(weight=1.0, entities=entities)
+    objective = set_up(method)
+    batch, state = batch_of(INTERACTIONS), STUDENT.state()
+    before = method.generator.get_state()
+    found = loss_of(objective)
+    method.generator.set_state(before)
+    users, items = batch.users, batch.items
+    if entities == "uniform":  # as many of each as the batch has rows
+        users, items = (torch.randint(n, (len(batch),), generator=method.generator) for n in (40, 60))
+    expected = torch.zeros(())
+    for f, ids, side in ((method.users, users, "user"), (method.items, items, "item")):
+        own, other = (getattr(one, f"{side}_embeddings")(ids) for one in (state, KNOWLEDGE))
+        expected = expected + (own @ f.matrix + f.bias - other).square().sum(dim=1).mean()
+    assert found == pytest.approx(float(expected.detach()), rel=1e-5)

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from torch import Tensor
+from torch.nn import functional as F
 
-from method_cases import loss_of, set_up
+from method_cases import INTERACTIONS, KNOWLEDGE, loss_of, set_up
+from method_cases import STUDENT as MODEL
 from recdistill.data.interactions import Interactions
 from recdistill.distillers import graphs
 from recdistill.distillers.freqd import FreqD
 from recdistill.distillers.graphs import Graph, co_occurring, normalised
 from recdistill.distillers.projectors import MeanExperts, cosine_error, squared_error
-from recdistill.testing import check_distiller, tiny_interactions
+from recdistill.testing import batch_of, check_distiller, tiny_interactions
 
 STUDENT = torch.tensor([[1, 1], [0.5, -1], [0, 2], [-1, 0.5]], dtype=torch.float64)
 TEACHER = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, -1], [0.5, 0.5, 0.5]], dtype=torch.float64)
@@ -109,3 +112,37 @@ def test_every_option_changes_the_loss() -> None:
 @pytest.mark.parametrize("keep_edges", [0.5, 1.0])
 def test_conforms(distance: Any, keep_edges: float) -> None:
     check_distiller(lambda: FreqD(weight=1.0, num_experts=2, keep_edges=keep_edges, distance=distance))
+
+
+def test_the_edges_that_are_kept_follow_the_generator() -> None:
+    graph = Graph(normalised(co_occurring(INTERACTIONS, 3)))
+
+    def kept(seed: int) -> list[int]:
+        return graph.bags(torch.arange(40), 0.5, 0.5, torch.Generator().manual_seed(seed)).places.tolist()
+
+    assert kept(0) == kept(0) != kept(1)
+
+
+def test_the_equation_by_hand() -> None:
+    method: Any = FreqD(weight=1.0, keep_edges=1.0, dropout=0.0, num_experts=2, num_neighbors=3)
+    objective = set_up(method)
+    batch = batch_of(INTERACTIONS)
+    pairs, state = INTERACTIONS, MODEL.state()
+
+    def errors(graph: Any, f: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        full = 0.5 * torch.from_numpy(normalised(graph).toarray()).float() + 0.5 * torch.eye(len(student))
+        return 1 - F.cosine_similarity(full @ f(student), full @ teacher, dim=1)
+
+    users, items = torch.arange(40), torch.arange(60)
+    of_users = errors(
+        co_occurring(pairs, 3), method.users, state.user_embeddings(users), KNOWLEDGE.user_embeddings(users)
+    )
+    of_items = errors(
+        co_occurring(pairs.transpose(), 3),
+        method.items,
+        state.item_embeddings(items),
+        KNOWLEDGE.item_embeddings(items),
+    )
+    sides = of_items[batch.unique_positives].mean() + of_items[batch.unique_negatives].mean()
+    expected = of_users[batch.users].mean() + sides / 2
+    assert loss_of(objective) == pytest.approx(float(expected.detach()), rel=1e-5)

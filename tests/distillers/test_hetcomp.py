@@ -601,3 +601,22 @@ def test_the_ensembles_own_options_hold_at_every_state(how: Aggregation) -> None
         debias=how.debias,
     )
     assert torch.equal(run.method.get_buffer("targets"), expected.ids)
+
+
+def test_the_fine_loss_takes_a_tenth() -> None:
+    pairs = tiny_interactions(30, 40, seed=5)
+    for depth, tenth in ((20, 2), (19, 1), (8, 1)):
+        method = HetComp(depth=depth)
+        objective = Objective([method], live(built(BPR(dim=5), pairs, seed=7), pairs), base_weight=0.0)
+        objective.setup(built(BPR(dim=3), pairs), pairs, 10, torch.Generator(), CPU)
+        assert method.get_buffer("ordered").shape == (30, tenth)
+
+
+def test_without_an_order_of_observed_items_where_pairs_repeat() -> None:
+    users, items = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([2, 2, 3, 0, 4])
+    pairs = Interactions.from_events(users, items, 2, 12, positions=torch.arange(5))
+    assert pairs.has_repeats
+    method = HetComp(depth=4)
+    objective = Objective([method], live(built(BPR(dim=5), pairs, seed=7), pairs), base_weight=0.0)
+    objective.setup(built(BPR(dim=3), pairs), pairs, 10, torch.Generator(), CPU)
+    assert method.get_buffer("ordered").shape == (2, 0)

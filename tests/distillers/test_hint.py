@@ -53,3 +53,23 @@ def test_every_option_changes_the_loss() -> None:
 @pytest.mark.parametrize("metric", ["mse", "kl", "cosine"])
 def test_conforms(metric: Any) -> None:
     check_sequence_distiller(lambda: Hint(metric=metric))
+
+
+@pytest.mark.parametrize("layer", [1, -2])
+def test_where_fewer_layers_are_drawn_the_nearest_one_learns(layer: int) -> None:
+    student = built(SASRec(dim=4, blocks=3, max_length=8, dropout=0.0), DATA, scale=5.0)
+    step = Step(Hint(student_layer=layer), student)
+    kept = step.student.hidden_states[:1]
+    step.student.encoded = step.student.encoded._replace(hidden_states=kept)
+    projection: Any = step.method.projection
+    projected = kept[0] @ projection.map.matrix + projection.map.bias
+    torch.testing.assert_close(step.loss(), (projected - step.teacher.hidden_states[-1]).square().mean())
+
+
+def test_where_two_layers_are_drawn_the_second_one_learns() -> None:
+    student = built(SASRec(dim=4, blocks=3, max_length=8, dropout=0.0), DATA, scale=5.0)
+    step = Step(Hint(student_layer=2), student)
+    step.student.encoded = step.student.encoded._replace(hidden_states=step.student.hidden_states[:2])
+    projection: Any = step.method.projection
+    projected = step.student.hidden_states[1] @ projection.map.matrix + projection.map.bias
+    torch.testing.assert_close(step.loss(), (projected - step.teacher.hidden_states[-1]).square().mean())

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from method_cases import loss_of, set_up
+from method_cases import INTERACTIONS, KNOWLEDGE, loss_of, set_up
+from method_cases import STUDENT as MODEL
 from recdistill.distillers import relations
 from recdistill.distillers.htd import HTD, group_error, prototypes, topology_loss
 from recdistill.distillers.projectors import unit_rows
 from recdistill.distillers.relations import relation_error
-from recdistill.testing import check_distiller
+from recdistill.testing import batch_of, check_distiller
 
 # users 0, 1 and items 0, 1; users are of group 0, items of group 2
 STUDENT = torch.tensor([[1.0, 0.0], [0.5, 1.0], [1.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
@@ -104,3 +105,48 @@ def test_conforms(level: Any, positive_only: bool) -> None:
         lambda: HTD(weight=1.0, num_groups=3, gamma=0.5, level=level, positive_only=positive_only),
         stops_gradients=True,  # groups' means are held fixed
     )
+
+
+def test_users_and_items_share_no_group() -> None:
+    method: Any = HTD(weight=1.0, gamma=1.0, num_groups=1, positive_only=False)
+    objective = set_up(method)
+    batch = batch_of(INTERACTIONS)
+    users, items = batch.users, batch.items
+    tables = [
+        torch.cat([state.user_embeddings(users), state.item_embeddings(items)]).detach()
+        for state in (MODEL.state(), KNOWLEDGE)
+    ]
+    groups = torch.cat([torch.zeros(len(users)), torch.ones(len(items))]).long()
+    expected = topology_loss(*tables, groups, "second", False)
+    (found,) = objective.terms(MODEL, MODEL.state(batch), batch).values()
+    torch.testing.assert_close(found.detach(), expected)
+
+
+def test_the_temperature_starts_at_1_and_falls() -> None:
+    found = []
+    for epochs in (1, 2, 6):
+        method = HTD(num_groups=2, anneal_epochs=5)
+        set_up(method, epochs=epochs)
+        found.append(float(method.get_buffer("temperature")))
+    assert found == pytest.approx([1.0, 1e-2, 1e-10])
+
+
+def test_pairs_of_cosine_0_do_not_count() -> None:
+    s = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    t = torch.eye(2)  # the pair of different ones has a cosine of 0
+    assert float(relation_error(s, t, [2], True)) == 0.0
+    assert float(relation_error(s, t, [2], False)) == pytest.approx(2 * 0.36 / 4)
+
+
+def test_wide_teachers_by_blocks_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relations, "_BLOCK_ROWS", 4)
+    generator = torch.Generator().manual_seed(0)
+    s, t = (unit_rows(torch.randn(40, d, generator=generator, dtype=torch.float64)) for d in (3, 11))
+    expected = (s @ s.T - t @ t.T).square().mean()
+    torch.testing.assert_close(relations.relation_error(s, t, [40], False), expected)
+
+
+def test_gamma_is_the_share_of_the_topology() -> None:
+    found = [loss_of(set_up(HTD(weight=1.0, num_groups=3, gamma=gamma))) for gamma in (0.0, 1.0, 0.9)]
+    assert found[2] == pytest.approx(0.1 * found[0] + 0.9 * found[1], rel=1e-5)
+    assert found[1] < found[0]  # squared differences of cosines against those of vectors

@@ -144,3 +144,19 @@ def test_lists_as_long_as_the_catalogue_leave_users_outside() -> None:
     assert bool((others >= 0).all())
     left = 40 - INTERACTIONS.item_counts
     assert torch.equal(method._users._lengths, left - 4)
+
+
+def test_the_others_are_distinct() -> None:
+    method: Any = IRRRD(num_interesting=3, num_uninteresting=12, items_per_user=20, depth=8)
+    set_up(method)
+    for name, first in (("users", 3), ("items", 20)):
+        others = method.get_buffer(name)[:, first:].sort(dim=1).values
+        assert not bool(((others.diff(dim=1) == 0) & (others[:, 1:] >= 0)).any())
+
+
+def test_uninteresting_items_are_candidates_too() -> None:
+    method: Any = IRRRD(items_per_user=2, depth=8)
+    set_up(method)
+    batch = batch_of(INTERACTIONS, 10)
+    drawn = method.get_buffer("items")[batch.users]
+    assert set(method._choose(batch).tolist()) == set(drawn[drawn >= 0].tolist())

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from method_cases import INTERACTIONS, KNOWLEDGE
 from recdistill.distillers.base import Objective
 from recdistill.distillers.kd import KD
 from recdistill.distillers.sld import soft_cross_entropy
@@ -113,3 +114,17 @@ def test_a_teacher_of_lists_alone_can_guide_but_not_score_others() -> None:
     set_up(KD(k=20), stored)
     with pytest.raises(MissingKnowledgeError, match="scores"):
         set_up(KD(guide="student", k=20), stored)
+
+
+@pytest.mark.parametrize("guide", ["teacher", "student"])
+def test_both_sides_are_divided_by_the_temperature(guide: Any) -> None:
+    method = KD(weight=1.0, k=3, guide=guide, temperature=2.0)
+    _, student, term = set_up(method)
+    users = batch_of(INTERACTIONS).users
+    ids = method.get_buffer("top")[users].long()  # all users have three items left
+    labels = torch.softmax(KNOWLEDGE.scores(users, ids) / 2, dim=1)
+    found = torch.log_softmax(student.state().scores(users, ids) / 2, dim=1)
+    assert bool((ids >= 0).all())
+    assert float(term.detach()) == pytest.approx(
+        float(-(labels * found).sum(dim=1).mean().detach()), rel=1e-5
+    )

@@ -51,3 +51,14 @@ def test_random_layers_follow_the_generator() -> None:
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_conforms(embeddings: bool) -> None:
     check_sequence_distiller(lambda: LayerMap(embeddings=embeddings, scheme="random", metric="kl"))
+
+
+def test_fewer_layers_have_a_map_of_their_own() -> None:
+    step = Step(LayerMap(scheme="right"))
+    assert step.method.get_buffer("maps").tolist() == [[3, -1], [2, 3]]
+    step.student.encoded = step.student.encoded._replace(hidden_states=step.student.hidden_states[:1])
+    method: Any = step.method
+    own = step.student.hidden_states[0] @ method.hidden.map.matrix + method.hidden.map.bias
+    first = step.student.embeddings @ method.first.map.matrix + method.first.map.bias
+    expected = (own - step.teacher.hidden_states[3]).square().mean()
+    torch.testing.assert_close(step.loss(), expected + (first - step.teacher.embeddings).square().mean())

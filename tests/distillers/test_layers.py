@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdistill.distillers.layers import layer_distances, layer_map, pair_distances
+from recdistill.distillers.layers import LayerTransport, layer_distances, layer_map, pair_distances
 from recdistill.ops.transport import cooperative_weights, transport_plan
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -169,3 +169,23 @@ def test_distances_keep_their_digits_under_autocast() -> None:
     expected = layer_distances(student, teacher)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(layer_distances(student, teacher), expected)
+
+
+def test_only_the_active_layers_take_part() -> None:
+    transport = LayerTransport(3, 2)
+    transport.student_weights.copy_(torch.tensor([0.5, 0.3, 0.2]))
+    cost = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
+    found = transport(cost, active=2)
+    # of 5/8 and 3/8 to halves: 1/2 at 1, 1/8 at 2, 3/8 at 1
+    assert float(found) == pytest.approx(0.5 + 0.25 + 0.375)
+    transport.after_step()
+    assert float(transport.student_weights[2]) == pytest.approx(0.2)
+    assert float(transport.student_weights.sum()) == pytest.approx(1.0)
+
+
+def test_the_plan_that_is_kept_has_no_graph() -> None:
+    transport = LayerTransport(2, 2, solver="sinkhorn")
+    transport(torch.tensor([[0.1, 1.0], [1.0, 0.2]], requires_grad=True)).backward()
+    transport.after_step()
+    assert not transport.flow.requires_grad
+    assert not transport.student_weights.requires_grad

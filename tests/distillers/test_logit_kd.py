@@ -8,21 +8,25 @@ import pytest
 import torch
 from torch import Tensor
 
+from method_cases import INTERACTIONS, KNOWLEDGE
 from recdistill.distillers.base import Objective
 from recdistill.distillers.logit_kd import LogitKD, listed
 from recdistill.knowledge.teacher import live
 from recdistill.models.bpr import BPR
+from recdistill.models.cml import CML
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_state import SequenceState
 from recdistill.ops.divergence import divergence
 from recdistill.testing import (
     CPU,
+    batch_of,
     built,
     check_distiller,
     check_sequence_distiller,
     tiny_interactions,
     tiny_sequences,
 )
+from sequence_cases import Step
 
 DATA = tiny_sequences()
 
@@ -152,3 +156,48 @@ def test_any_teacher_serves_the_newest_places() -> None:
     batch = next(student.batches(data, 9, torch.Generator().manual_seed(0)))
     (term,) = objective.terms(student, student.state(batch), batch).values()
     assert float(term.detach()) > 0
+
+
+def test_the_students_scores_are_scaled() -> None:
+    student = built(CML(dim=3, score_scale=7.0), INTERACTIONS)
+    for items in ("all", "sampled"):
+        objective = Objective([LogitKD(places="newest", items=items, k=60)], KNOWLEDGE, base_weight=0.0)
+        objective.setup(student, INTERACTIONS, 1, torch.Generator().manual_seed(0), CPU)
+        batch = batch_of(INTERACTIONS)
+        state = student.state(batch)
+        (found,) = objective.terms(student, state, batch).values()
+        torch.testing.assert_close(
+            found, divergence(7 * state.scores(batch.users), KNOWLEDGE.scores(batch.users)).mean()
+        )
+
+
+@pytest.mark.parametrize("items", ["top", "sampled"])
+def test_lists_by_hand(items: Any) -> None:
+    teacher: Any = built(SASRec(dim=6, max_length=8, dropout=0.0, head="untied"), DATA, seed=7, scale=5.0)
+    with torch.no_grad():
+        teacher.output_bias.copy_(torch.linspace(-2, 2, 14))
+    step = Step(LogitKD(items=items, k=14, temperature=2.0, direction="reverse"), teacher=teacher)
+    own, other = step.student.logits(), step.teacher.logits()
+    torch.testing.assert_close(step.loss(), divergence(own, other, 2.0, True).mean())
+    few: Any = Step(LogitKD(items=items, k=3, temperature=2.0), teacher=teacher)
+    method = few.method
+    before = method.generator.get_state()
+    found = few.loss()
+    method.generator.set_state(before)
+    kept = torch.zeros(own.shape, dtype=torch.bool)
+    if items == "top":
+        kept.scatter_(1, other.topk(3, dim=1).indices, True)
+    else:
+        kept[:, torch.randperm(14, generator=method.generator)[:3]] = True
+    following = few.batch.next_items
+    kept[following >= 0, following[following >= 0]] = True
+    expected = divergence(own, other.masked_fill(~kept, -torch.inf), 2.0).mean()
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_items_follow_the_generator() -> None:
+    def drawn(seed: int) -> list[int]:
+        step: Any = Step(LogitKD(items="sampled", k=5), seed=seed)
+        return step.method._drawn(step.batch).tolist()
+
+    assert drawn(0) == drawn(0) != drawn(1)

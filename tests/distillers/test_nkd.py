@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from method_cases import loss_of, set_up
+from method_cases import INTERACTIONS, KNOWLEDGE, loss_of, set_up
+from method_cases import STUDENT as MODEL
 from recdistill.distillers import nkd
 from recdistill.distillers.nkd import NKD, mixed, nearest, principal
 from recdistill.distillers.projectors import cosine_error
-from recdistill.testing import check_distiller, largest_tensor
+from recdistill.testing import batch_of, check_distiller, largest_tensor
 
 STUDENT = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
@@ -85,3 +88,32 @@ def test_conforms(mixing: Any, neighbors: Any) -> None:
     check_distiller(
         lambda: NKD(weight=1.0, num_neighbors=3, num_experts=2, mixing=mixing, neighbors=neighbors)
     )
+
+
+@pytest.mark.parametrize("mixing", ["element", "scalar"])
+def test_the_equation_by_hand(mixing: Any) -> None:
+    method: Any = NKD(
+        weight=1.0, num_neighbors=2, num_experts=2, dropout=0.0, neighbors="mean", mixing=mixing
+    )
+    objective = set_up(method)
+    batch, state = batch_of(INTERACTIONS), MODEL.state()
+    before = method.generator.get_state()
+    found = loss_of(objective)
+    method.generator.set_state(before)
+
+    def errors(side: str, ids: Tensor, f: Any) -> Tensor:
+        near = method.get_buffer(f"{side}_neighbors")[ids]
+        vectors: list[Tensor] = []
+        for source in (state, KNOWLEDGE):
+            read = getattr(source, f"{side}_embeddings")
+            own, other = read(ids), (read(near[:, 0]) + read(near[:, 1])) / 2
+            share = torch.rand(own.shape if mixing == "element" else (1, 1), generator=method.generator) / 2
+            vectors.append((1 - share) * own + share * other)
+        return 1 - F.cosine_similarity(f(vectors[0]), vectors[1], dim=1)
+
+    of_users, of_items = errors("user", batch.users, method.users), errors("item", batch.items, method.items)
+    sides = [
+        of_items[torch.isin(batch.items, ids)].mean()
+        for ids in (batch.unique_positives, batch.unique_negatives)
+    ]
+    assert found == pytest.approx(float((of_users.mean() + (sides[0] + sides[1]) / 2).detach()), rel=1e-5)

@@ -19,7 +19,8 @@ from recdistill.distillers.rce_kd import (
     second_share,
 )
 from recdistill.knowledge.teacher import live
-from recdistill.testing import check_distiller
+from recdistill.models.ranking import top_items
+from recdistill.testing import batch_of, check_distiller
 
 S = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 T = torch.tensor([[0.3, 2.0, 1.0, -1.0], [-0.5, 0.5, 1.5, 1.0]], dtype=torch.float64)
@@ -135,3 +136,31 @@ def test_lists_stay_until_the_next_ranking() -> None:
     drawn = [run(epochs=epochs, refresh=2)[0].get_buffer("items") for epochs in (1, 2, 3)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[1], drawn[2])
+
+
+def test_the_draws_come_from_the_first_m() -> None:
+    method: Any = RCEKD(k=8, depth=3, num_sampled=3)
+    set_up(method)
+    own = STUDENT.frozen()
+    STUDENT.train()
+    top = top_items(own, torch.arange(40), 3, [INTERACTIONS])[0]
+    sampled = method.get_buffer("items")[:, 8:11].long()
+    assert bool(ops.listed(sampled, top)[sampled >= 0].all())
+
+
+def test_the_loss_from_what_was_drawn() -> None:
+    method: Any = RCEKD(weight=1.0, k=3, num_sampled=4, depth=6, temperature=2.0, decay=1.5)
+    objective = set_up(method)
+    users = batch_of(INTERACTIONS).users
+    items = method.get_buffer("items")[users].long()
+    teacher = KNOWLEDGE.top_items(users, 3).ids
+    own, student = KNOWLEDGE.scores(users, items) / 2, STUDENT.state().scores(users, items).detach() / 2
+    total = 0.0
+    for row, ids in enumerate(items):
+        sampled = {int(i) for i in ids[3:7] if i >= 0}
+        gamma = math.exp(-1.5 * len(sampled & set(teacher[row].tolist())) / 3)
+        for part, share in ((slice(0, 3), 1 - gamma), (slice(3, None), gamma)):
+            there = ids[part] >= 0
+            t, s = own[row, part][there], student[row, part][there]
+            total -= share * float((torch.softmax(t, 0) * torch.log_softmax(s, 0)).sum())
+    assert loss_of(objective) == pytest.approx(total / len(users), rel=1e-5)

@@ -7,6 +7,7 @@ import torch
 
 from method_cases import INTERACTIONS, set_up
 from recdistill import config
+from recdistill.data.interactions import Interactions
 from recdistill.distillers.rrd import RRD, draw_positions, relaxed_ranking_loss, with_lists
 from recdistill.testing import check_distiller
 
@@ -115,3 +116,10 @@ def test_where_less_is_left_than_is_drawn_the_list_comes_first() -> None:
     left = 60 - INTERACTIONS.user_counts
     assert torch.equal(found[:, :40].sum(dim=1), left.clamp(max=40))
     assert torch.equal(found[:, 40:].sum(dim=1), (left - 40).clamp(min=0))
+
+
+def test_lists_may_hold_observed_items() -> None:
+    pairs = Interactions.from_events([0, 0, 1], [1, 3, 2], 2, 6)
+    found = with_lists(pairs, torch.tensor([[3, 2, -1], [5, 2, 0]]))
+    assert found.indptr.tolist() == [0, 3, 6]
+    assert found.items.tolist() == [1, 2, 3, 0, 2, 5]

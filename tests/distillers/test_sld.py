@@ -11,7 +11,7 @@ from method_cases import INTERACTIONS, KNOWLEDGE, STUDENT, loss_of, set_up
 from recdistill import ops
 from recdistill.distillers.sld import SLD, soft_cross_entropy, teacher_labels
 from recdistill.knowledge.teacher import live
-from recdistill.testing import check_distiller
+from recdistill.testing import batch_of, check_distiller
 
 S = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 T = torch.tensor([[0.3, 2.0, 1.0, -1.0], [-0.5, 0.5, 1.5, 1.0]], dtype=torch.float64)
@@ -119,3 +119,18 @@ def test_resample_every() -> None:
     first, second, third = (run(epochs, resample_every=2)[0].get_buffer("drawn") for epochs in (1, 2, 3))
     assert torch.equal(first, second)
     assert not torch.equal(second, third)
+
+
+def test_the_loss_from_what_was_drawn() -> None:
+    method: Any = SLD(weight=1.0, depth=8, num_interesting=3, num_uninteresting=3, temperature=2.0)
+    objective = set_up(method)
+    users = batch_of(INTERACTIONS).users
+    items = method.get_buffer("drawn")[users].long()
+    teacher, student = KNOWLEDGE.scores(users, items) / 2, STUDENT.state().scores(users, items).detach() / 2
+    total = 0.0
+    for row, ids in enumerate(items):
+        there = ids >= 0
+        total -= float(
+            (torch.softmax(teacher[row, there], 0) * torch.log_softmax(student[row, there], 0)).sum()
+        )
+    assert loss_of(objective) == pytest.approx(total / len(users), rel=1e-5)

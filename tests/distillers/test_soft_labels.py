@@ -134,3 +134,22 @@ def test_padding_changes_nothing(form: Any) -> None:
 
 def test_what_comes_from_the_knowledge_is_not_in_a_checkpoint() -> None:
     assert not set_up()[0].state_dict()
+
+
+@pytest.mark.parametrize("form", ["listwise", "pairwise", "pointwise"])
+def test_both_sides_are_divided_by_the_temperature(form: Any) -> None:
+    """As of both models' scores divided by it; τ = 1."""
+
+    def loss(divided: float, temperature: float) -> float:
+        pairs = tiny_interactions(40, 60, seed=3)
+        ids, scores = top_items(built(BPR(dim=5), pairs, seed=9).frozen(), torch.arange(40), 8, [pairs])
+        stored = TeacherKnowledge(pairs, None, {"top_items": Lists(ids, scores / divided)})
+        objective = Objective([SoftLabels(form=form, k=8, temperature=temperature)], stored, 0.0)
+        student = built(BPR(dim=3), pairs)
+        with torch.no_grad():
+            student.parameter("user_table").div_(divided)
+        objective.setup(student, pairs, 10, torch.Generator().manual_seed(0), CPU)
+        (term,) = objective.terms(student, student.state(), batch_of(pairs)).values()
+        return float(term.detach())
+
+    assert loss(1.0, 2.0) == pytest.approx(loss(2.0, 1.0), rel=1e-5)

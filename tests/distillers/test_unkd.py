@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from method_cases import loss_of, set_up
+from recdistill.distillers.base import Objective
 from recdistill.distillers.unkd import UnKD, distinct_pairs, equal_groups, pair_loss, pairs_per_group
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists
-from recdistill.knowledge.teacher import TeacherKnowledge
+from recdistill.knowledge.teacher import TeacherKnowledge, live
 from recdistill.models.bpr import BPR
 from recdistill.models.ranking import top_items
-from recdistill.testing import built, check_distiller, tiny_interactions
+from recdistill.testing import CPU, batch_of, built, check_distiller, tiny_interactions
 
 SCORES = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 
@@ -164,3 +167,42 @@ def test_a_teacher_of_lists_alone_is_refused() -> None:
     lists = Lists(*top_items(teacher.frozen(), torch.arange(40), 20, [interactions]))
     with pytest.raises(MissingKnowledgeError, match="scores"):
         set_up(UnKD(), TeacherKnowledge(interactions, None, {"top_items": lists}))
+
+
+def test_half_a_group_stands_alone() -> None:
+    found = equal_groups(torch.tensor([3, 3, 2]), 2)  # shares of 4
+    assert [group.tolist() for group in found] == [[0], [1], [2]]
+
+
+def test_bases_have_two_decimals() -> None:
+    # means 5, 3, 1 mirrored: 1, 3, 5 of 9: .11, .33, .56; of 1000 pairs 110, 330, 560
+    counts = torch.tensor([5, 5, 3, 3, 1, 1])
+    groups = [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5])]
+    assert pairs_per_group(counts, groups, 1000, exponent=1.0) == [110, 330, 560]
+
+
+def test_what_is_left_goes_to_the_largest_remainders() -> None:
+    counts, groups = torch.tensor([5, 5, 3, 1, 1]), [torch.tensor([0, 1]), torch.tensor([2, 3, 4])]
+    assert pairs_per_group(counts, groups, 3, exponent=1.0) == [1, 2]  # .75 and 2.25
+
+
+def test_absent_pairs_do_not_count() -> None:
+    pairs = tiny_interactions()  # user 1 has three items left, so that some of its groups give no pair
+    method: Any = UnKD(weight=1.0, num_groups=3, num_pairs=9)
+    student: Any = built(BPR(dim=3), pairs)
+    objective = Objective([method], live(built(BPR(dim=5), pairs, seed=9), pairs), 0.0)
+    objective.setup(student, pairs, 10, torch.Generator().manual_seed(0), CPU)
+    objective.start_epoch(0)
+    batch = batch_of(pairs)
+    better, worse = method.get_buffer("drawn")[batch.users].long().chunk(2, dim=1)
+    assert bool((better < 0).any())
+    each: list[Tensor] = []
+    for user, i, j in zip(batch.users, better, worse, strict=True):
+        scores = student.state().scores(user[None])[0]
+        each.append(
+            F.softplus(scores[j[j >= 0]] - scores[i[i >= 0]]).mean()
+            if bool((i >= 0).any())
+            else torch.zeros(())
+        )
+    (found,) = objective.terms(student, student.state(batch), batch).values()
+    torch.testing.assert_close(found, torch.stack(each).mean())

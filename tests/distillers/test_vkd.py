@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from method_cases import INTERACTIONS, KNOWLEDGE, STUDENT, loss_of, set_up
 from recdistill.distillers.projectors import OrthogonalMap
 from recdistill.distillers.vkd import VkD, normalised
 from recdistill.models.bpr import BPR
-from recdistill.testing import check_distiller
+from recdistill.testing import batch_of, check_distiller
 
 
 @pytest.mark.parametrize(("student_dim", "teacher_dim"), [(3, 7), (7, 3), (4, 4), (1, 5)])
@@ -63,3 +64,24 @@ def test_conforms(normalise: Any) -> None:
 
 def test_conforms_with_a_wider_student() -> None:
     check_distiller(lambda: VkD(weight=1.0), student=lambda: BPR(dim=8))
+
+
+def test_the_teacher_alone_is_normalised() -> None:
+    method: Any = VkD(weight=1.0, normalise="standardise")
+    objective = set_up(method)
+    batch, state = batch_of(INTERACTIONS), STUDENT.state()
+    expected = torch.zeros(())
+    for part, ids, side in ((method.users, batch.users, "user"), (method.items, batch.items, "item")):
+        own, other = (getattr(one, f"{side}_embeddings")(ids) for one in (state, KNOWLEDGE))
+        expected = (
+            expected + (own @ part.orthogonal() - normalised(other, "standardise")).square().sum(dim=1).mean()
+        )
+    assert loss_of(objective) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_the_signs_of_the_factor_are_fixed() -> None:
+    for seed in range(5):
+        made = OrthogonalMap(3, 7, torch.Generator().manual_seed(seed))
+        triangle = made.orthogonal() @ made.matrix  # (3, 3)
+        assert bool((triangle.diagonal() > 0).all())
+        torch.testing.assert_close(triangle.tril(-1).detach(), torch.zeros(3, 3), atol=1e-5, rtol=0)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from scipy import stats
 
 from recdistill.errors import ArtifactError
+from recdistill.evaluation import across
 from recdistill.evaluation.across import SPLITS, USERS, SplitResult, check_comparable, combine, different
 
 USERS_IDS = [f"u{n}" for n in range(200)]
@@ -195,3 +198,27 @@ def test_a_share_that_one_split_lacks_is_null_with_the_reason() -> None:
 def test_other_data_splits_and_protocols_are_refused(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ArtifactError, match=words):
         check_comparable([split_of(0, draws(0)), split_of(1, draws(1), **changed)])
+
+
+def test_p_values_can_fall_below_5_percent_after_the_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(across, "PERMUTATIONS", 100)
+    values: Any = {f"r{n}": {"m": torch.full((40,), float(n), dtype=torch.float64)} for n in range(8)}
+    tests = across._over_users(values, "m", 0)
+    assert len(tests) == 28
+    assert all(test["p_holm"] < 0.05 for test in tests)
+
+
+def test_different_reads_the_corrected_p() -> None:
+    test = {"a": "x", "b": "y", "metric": "m", "difference": 0.1, "p": 0.01}
+    assert different([{**test, "p_holm": 0.04}, {**test, "p_holm": 0.06}], "m") == [frozenset("xy")]
+    assert different([{**test, "p_holm": 0.06}], "m") == []
+
+
+def test_a_difference_that_never_varies_is_certain() -> None:
+    splits: Any = [SimpleNamespace(test_ratio=0.125)] * 3
+    rows = {
+        name: {"metrics": {"m": {"each": each}}}
+        for name, each in (("a", [0.5, 0.25, 0.75]), ("b", [0.25, 0.0, 0.5]), ("c", [0.5, 0.25, 0.75]))
+    }
+    found = {(t["a"], t["b"]): t["p"] for t in across._over_splits(splits, rows, "m")}
+    assert found == {("a", "b"): 0.0, ("a", "c"): 1.0, ("b", "c"): 0.0}

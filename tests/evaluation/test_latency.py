@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from recdistill.data.interactions import Interactions
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.evaluation import latency
+from recdistill.evaluation.ensembles import _in_turn
 from recdistill.evaluation.latency import measure
 from recdistill.models.bpr import BPR
 
@@ -69,3 +71,12 @@ def test_models_without_vectors_are_scored_in_rows(monkeypatch: pytest.MonkeyPat
 
     latency._score(Dense(), torch.arange(5))
     assert sizes == [2, 2, 1]
+
+
+def test_an_ensemble_takes_as_long_as_its_teachers_together() -> None:
+    names = ("p50", "p99", "scoring", "scoring_p99", "lists", "lists_p99")
+    one: Any = {"batch": 1, "repeats": 5, "threads": 1, **{name: n + 1.0 for n, name in enumerate(names)}}
+    other: Any = {**one, "repeats": 3, "encoding": 2.0, "encoding_p99": 4.0}
+    (found,) = _in_turn([[one], [other]])
+    assert [found[name] for name in names] == [2, 4, 6, 8, 10, 12]
+    assert (found.get("encoding"), found["repeats"]) == (2.0, 3)

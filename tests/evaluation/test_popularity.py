@@ -48,3 +48,9 @@ def test_profile_is_the_mean_of_the_users_means() -> None:
     train = Interactions.from_events([0, 0, 1, 1], [0, 1, 0, 2], 3, 3)
     assert profile_popularity(train, torch.tensor([0, 1, 2])) == 1.5
     assert profile_popularity(train, torch.tensor([2])) != profile_popularity(train, torch.tensor([2]))  # NaN
+
+
+def test_users_with_many_items_weigh_no_more_in_the_profile() -> None:
+    # item counts 2, 1, 1, 1; user 0 has item 0 alone: 2; user 1 has 0, 1, 2 and 3: 5/4
+    train = Interactions.from_events([0, 1, 1, 1, 1], [0, 0, 1, 2, 3], 2, 4)
+    assert profile_popularity(train, torch.tensor([0, 1])) == pytest.approx((2 + 5 / 4) / 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recdistill.data.interactions import Interactions
 from recdistill.errors import DataError, OptionError
-from recdistill.evaluation import rankers
+from recdistill.evaluation import candidates, rankers
 from recdistill.evaluation.candidates import evaluation_negatives
 from recdistill.evaluation.protocol import Outcome, make_task, rank_all, rank_sampled
 from recdistill.evaluation.rankers import StateRanker
@@ -249,3 +249,30 @@ def test_more_negatives_than_unobserved_items() -> None:
     ).values
     with pytest.raises(OptionError, match=r"4 a user.*2 users have fewer.*fewest: 3.*--negatives 3"):
         evaluation_negatives(data, 4, task.users)
+
+
+def test_blocks_of_users_have_draws_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "_DRAW_BLOCK", 4)
+    users = torch.arange(8)
+    nothing = Interactions.from_events(users[:0], users[:0], 8, 200)
+    (_, first), (_, second) = candidates.Negatives(nothing, 5, users, 0).blocks(users)
+    assert not torch.equal(first, second)
+
+
+def test_histories_at_test_hold_valid_rows() -> None:
+    data = split_data([(0, 0), (1, 1)], [(0, 2)], [(0, 3), (1, 0)], 2, 5)
+    assert make_task(data, "test", "default", (1,)).histories.num_pairs == 3
+    assert make_task(data, "valid", "default", (1,)).histories.num_pairs == 2
+
+
+def test_the_history_of_a_newcomer_is_masked() -> None:
+    def rows(users: list[int], items: list[int]) -> Interactions:
+        return Interactions.from_events(users, items, 2, 5, positions=list(range(len(users))))
+
+    parts = {"train": rows([0], [0]), "valid": rows([0], [1]), "test": rows([0, 1, 1, 1], [2, 0, 3, 4])}
+    data: Any = SimpleNamespace(**parts, split=parts.__getitem__, has_repeats=False, path="data")
+    task = make_task(data, "test", "default", (1,))
+    assert task.num_newcomers == 1
+    assert task.targets.rows(torch.tensor([1])).items.tolist() == [4]
+    assert task.masked is not None
+    assert task.masked.rows(torch.tensor([1])).items.tolist() == [0, 3]

@@ -14,7 +14,7 @@ from torch import Tensor
 from recdistill.artifacts import Manifest
 from recdistill.data.interactions import Interactions
 from recdistill.data.vocabulary import Vocabulary
-from recdistill.evaluation.comparison import Gap, gaps_closed, mean_values, paired_tests, pairs
+from recdistill.evaluation.comparison import Gap, beats, gaps_closed, mean_values, paired_tests, pairs
 from recdistill.evaluation.lineage import Member, teacher_of
 from recdistill.evaluation.protocol import Outcome, Task
 from recdistill.evaluation.results import Evaluated, Lineage, metric_summaries, per_user_table, summarise
@@ -282,3 +282,30 @@ def test_a_gap_without_a_value_says_why() -> None:
         "c": {"mean": None, "reason": "no value"},
     }
     assert no_gap_closed(shares, "mean") == ["no gap closed for a, c: no value"]
+
+
+def test_a_row_beats_another_by_the_sign_and_the_corrected_p() -> None:
+    def said(difference: float, p: float, p_holm: float, a: str = "x", b: str = "y") -> bool:
+        test: Any = {"a": a, "b": b, "metric": "m", "difference": difference, "p": p, "p_holm": p_holm}
+        return beats([test], "x", "y", "m")[0]
+
+    assert said(0.1, 0.01, 0.04)
+    assert not said(-0.1, 0.01, 0.04)
+    assert not said(0.1, 0.01, 0.06)
+    assert said(-0.1, 0.01, 0.04, "y", "x")
+    assert not said(0.1, 0.01, 0.04, "y", "x")
+
+
+def test_a_student_is_measured_by_the_undistilled_model_of_its_seed() -> None:
+    given = [
+        evaluated(role, seed, f"{role}-{seed}", 0.05 * seed if role == "alone" else 0.0)
+        for role in TRIO
+        for seed in range(2)
+    ]
+    found = summary(given)
+    mean = {name: one["metrics"]["ndcg@10"]["mean"] for name, one in found["models"].items()}
+    for seed in range(2):
+        teacher, alone, student = (mean[f"{role}-{seed}"] for role in TRIO)
+        assert found["gap_closed"][f"student-{seed}"]["ndcg@10"] == pytest.approx(
+            (student - alone) / (teacher - alone)
+        )

@@ -107,3 +107,19 @@ def test_columns_share_their_draws() -> None:
 
 def test_no_interval_without_samples() -> None:
     assert interval(torch.tensor([torch.nan, torch.inf], dtype=torch.float64)) is None
+
+
+def test_a_user_alike_in_one_comparison_counts_in_the_others() -> None:
+    column = torch.ones(8, dtype=torch.float64)
+    other = torch.zeros(8, dtype=torch.float64)
+    other[0] = 1.0
+    found = sign_flip_test(torch.stack([column, other], dim=1), generator(), 40_000)
+    assert found[0].item() == pytest.approx(2 / 2**8, abs=0.002)
+    assert found[1].item() == 1.0
+
+
+def test_the_generator_decides_the_bootstrap() -> None:
+    values = torch.rand(30, 1, generator=generator(), dtype=torch.float64)
+    one, same, other = (Bootstrap(30, generator(seed), 50).means(values) for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from method_cases import INTERACTIONS
 from recdistill.models.bpr import BPR, bpr_loss
+from recdistill.models.sampling import pair_batches
 from recdistill.testing import check_model
 
 
@@ -33,3 +35,12 @@ def test_several_negatives_are_averaged() -> None:
 @pytest.mark.parametrize("num_negatives", [1, 3])
 def test_conforms(num_negatives: int) -> None:
     check_model(lambda: BPR(dim=3, num_negatives=num_negatives))
+
+
+def test_the_order_of_an_epoch_follows_the_generator() -> None:
+    first, same, other = (
+        torch.cat([b.positives for b in pair_batches(INTERACTIONS, 7, 1, torch.Generator().manual_seed(s))])
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)

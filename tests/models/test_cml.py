@@ -95,3 +95,19 @@ def test_conforms(options: dict[str, Any]) -> None:
 
 def test_is_a_student_of_list_wise_methods() -> None:
     check_distiller(lambda: RRD(num_interesting=3, num_uninteresting=4, depth=5), lambda: CML(dim=3))
+
+
+def test_the_estimated_rank_is_rounded_down() -> None:
+    scores = torch.tensor([[-1.0, -1.5, -3.0, -3.0]])  # one of three: 14 / 3 = 4.67
+    assert float(hinge_loss(scores, 1.0, num_items=14)) == pytest.approx(math.log(1 + 4) * 0.5 / 3)
+
+
+def test_the_covariance_is_over_users_and_items() -> None:
+    pairs = tiny_interactions()
+    batch = batch_of(pairs)
+    losses = []
+    for weight in (0.0, 2.0):
+        model: Any = built(CML(dim=3, covariance_weight=weight), pairs)
+        losses.append(float(model.loss(model.state(batch), batch).detach()))
+    vectors = torch.cat([model.user_table[batch.users], model.item_table[batch.items]]).detach()
+    assert losses[1] - losses[0] == pytest.approx(2 * float(covariance_loss(vectors)), rel=1e-4)

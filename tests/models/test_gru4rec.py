@@ -64,3 +64,15 @@ def test_every_option_changes_something() -> None:
         {"layers": 2}, {"hidden": 5}, {"dropout": 0.0},
     ]  # fmt: skip
     check_every_option(model_of, [*OWN, *single])
+
+
+def test_dropout_stands_between_layers() -> None:
+    data = tiny_sequences()
+    model: Any = built(GRU4Rec(dim=4, layers=2, dropout=0.5, max_length=8), data).train()
+    with torch.no_grad():
+        model.item_table.fill_(0.0)
+    calls: list[float] = []
+    drop = model._drop
+    model._drop = lambda x: calls.append(1.0) or drop(x)
+    model.encode(Places(torch.tensor([[3, 1, 3]])))
+    assert len(calls) == 2  # x, and the first of two layers

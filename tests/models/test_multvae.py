@@ -17,6 +17,7 @@ from recdistill.models.base import Recommender
 from recdistill.models.itemvae import ItemVAE
 from recdistill.models.multvae import MultVAE
 from recdistill.models.popularity import Popularity
+from recdistill.models.sampling import row_batches
 from recdistill.ops import Rows
 from recdistill.testing import batch_of, built, check_distiller, check_model, make_batches, tiny_interactions
 from recdistill.training.loop import train
@@ -207,3 +208,21 @@ def test_conforms_with_hidden_layers() -> None:
 
 def test_is_a_student_of_list_wise_methods() -> None:
     check_distiller(lambda: RRD(num_interesting=3, num_uninteresting=4, depth=5), lambda: MultVAE(dim=3))
+
+
+def test_a_step_ends_with_the_row_that_reaches_the_batch_size() -> None:
+    pairs = Interactions.from_events([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1], 3, 4)
+    for size, steps in ((2, [2, 2, 2]), (3, [4, 2]), (4, [4, 2]), (5, [6])):
+        found = row_batches(pairs, size, 0, torch.Generator().manual_seed(0))
+        assert [len(batch) for batch in found] == steps
+
+
+def test_the_first_step_has_no_divergence() -> None:
+    pairs = tiny_interactions()
+    batch = batch_of(pairs)
+    losses = []
+    for beta in (0.0, 5.0):
+        model = built(MultVAE(dim=3, beta=beta, anneal_steps=10, dropout=0.0), pairs, scale=1.0).train()
+        torch.manual_seed(0)
+        losses.append(float(model.loss(model.state(batch), batch).detach()))
+    assert losses[0] == losses[1]

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from method_cases import INTERACTIONS
+from recdistill.data.interactions import Interactions
 from recdistill.models import ranking
 from recdistill.models.base import EmbeddingState, ScoreVectors, user_scores
 from recdistill.models.bpr import BPR
+from recdistill.models.cml import CML
 from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, top_users, user_scores_of
 from recdistill.testing import built, tiny_interactions
 
@@ -96,3 +99,18 @@ def test_top_users_without_score_vectors_are_those_with_them(
             found = top_users(state, items, k, interactions)
             assert torch.equal(found[0], expected[0])
             assert torch.equal(found[1], expected[1])
+
+
+def test_scores_of_lists_have_the_users_constant() -> None:
+    state = built(CML(dim=3), INTERACTIONS).frozen()
+    ids, scores = top_items(state, torch.arange(40), 5)
+    torch.testing.assert_close(scores, state.scores(torch.arange(40)).gather(1, ids))
+
+
+def test_several_sets_of_pairs_are_left_out() -> None:
+    state = built(BPR(dim=3), INTERACTIONS).frozen()
+    users = torch.arange(40)
+    best = top_items(state, users, 1, [INTERACTIONS])[0]
+    first = Interactions.from_events(users, best[:, 0], 40, 60)
+    found = top_items(state, users, 3, [INTERACTIONS, first])[0]
+    assert torch.equal(found, top_items(state, users, 4, [INTERACTIONS])[0][:, 1:])

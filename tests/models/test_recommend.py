@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from method_cases import INTERACTIONS
 from recdistill import ops
 from recdistill.models import recommend
 from recdistill.models.base import ScoreVectors
-from recdistill.models.recommend import fold_in
-from recdistill.testing import largest_tensor
+from recdistill.models.bpr import BPR
+from recdistill.models.recommend import _recommend_folded, fold_in
+from recdistill.testing import built, largest_tensor
 
 
 def histories(count: int, num_items: int, most: int) -> ops.Rows:
@@ -53,3 +55,12 @@ def test_memory_does_not_grow_with_the_length_of_vectors() -> None:
     with largest_tensor() as watch:
         fold_in(made, known)
     assert 400**2 < watch.elements <= recommend._FOLDED_BYTES // 4, watch.operation
+
+
+def test_a_folded_in_user_gets_no_item_of_its_history() -> None:
+    vectors = built(BPR(dim=3), INTERACTIONS).frozen().score_vectors()
+    known = INTERACTIONS.rows(torch.tensor([3, 4]))
+    for seen, allowed in ((True, False), (False, True)):
+        ids = _recommend_folded(vectors, known, 60, seen, None, "bpr")[0]
+        users = torch.tensor([3, 4])
+        assert bool(INTERACTIONS.contains(users, ids).any()) == allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from recdistill.distillers.rrd import RRD
 from recdistill.errors import DataError, OptionError
 from recdistill.models.sasrec import SASRec
-from recdistill.models.sequence_batches import Places
+from recdistill.models.sequence_batches import Places, SharedNegatives
 from recdistill.testing import built, check_distiller, check_sequence_model, tiny_interactions, tiny_sequences
 from sequence_options import SHARED, Options, check_every_option
 
@@ -119,3 +120,34 @@ def test_the_positions_that_answers_are_read_at_are_trained(positions: Any) -> N
     trained = model.position_table.grad.abs().sum(dim=1) > 0
     assert read.any()
     assert not (read & ~trained).any()
+
+
+def test_padding_scores_0_beside_a_bias() -> None:
+    made = built(SASRec(dim=4, max_length=6, head="untied"), tiny_sequences()).eval()
+    with torch.no_grad():
+        made.parameter("output_bias").fill_(3.0)
+    assert float(made.frozen().scores(torch.tensor([3]), torch.tensor([[-1, 0]])).detach()[0, 0]) == 0.0
+
+
+def test_a_shared_negative_that_is_the_rows_own_item_is_left_out() -> None:
+    made: Any = built(SASRec(dim=4, max_length=6, loss="sampled-softmax"), tiny_sequences())
+    outputs = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    positives = torch.tensor([3, 5])
+    chances = torch.zeros(3)
+    found = made.loss_of(outputs, positives, None, SharedNegatives(torch.tensor([3, 1, 2]), chances))
+    scores = (outputs @ made.output_table.T).detach()
+    others = scores[:, [3, 1, 2]] - math.log(3)
+    others[0, 0] = -torch.inf
+    own = scores[[0, 1], positives]
+    wanted = (torch.cat([own[:, None], others], dim=1).logsumexp(1) - own).mean()
+    torch.testing.assert_close(found.detach(), wanted)
+
+
+def test_shared_negatives_follow_the_generator() -> None:
+    made = built(SASRec(dim=4, max_length=6, loss="sampled-softmax", num_negatives=9), tiny_sequences())
+
+    def drawn(seed: int) -> list[int]:
+        batch: Any = next(made.batches(tiny_sequences(), 1000, torch.Generator().manual_seed(seed)))
+        return batch.shared.ids.tolist()
+
+    assert drawn(0) == drawn(0) != drawn(1)

@@ -10,6 +10,7 @@ import torch
 from recdistill import ops
 from recdistill.data.interactions import Interactions
 from recdistill.errors import DataError
+from recdistill.models.gru4rec import GRU4Rec
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import Places, sequence_batches
 from recdistill.models.sequence_losses import bce, gbce, gbce_weight, sampled_softmax
@@ -211,3 +212,12 @@ def test_a_batch_moves_whole() -> None:
     assert moved.shared is not None
     assert moved.shared.ids.device == torch.device("meta")
     assert batch.to(torch.device("cpu")) is batch
+
+
+def test_a_users_vector_is_at_its_newest_window() -> None:
+    data = tiny_sequences()
+    made: Any = built(GRU4Rec(dim=4, max_length=6, dropout=0.0, samples="windows"), data).eval()
+    batch = next(made.batches(data, 1000, torch.Generator().manual_seed(0)))
+    assert len(batch.sequences) > len(batch.users)
+    found = made.state(batch).user_embeddings(batch.users)
+    torch.testing.assert_close(found, made.state(None).user_embeddings(batch.users))

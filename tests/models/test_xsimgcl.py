@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from recdistill.errors import OptionError
-from recdistill.models.lightgcn import normalised_adjacency
+from recdistill.models.bpr import bpr_loss, pair_scores
+from recdistill.models.lightgcn import initial_penalty, normalised_adjacency
 from recdistill.models.xsimgcl import XSimGCL, info_nce, perturbation
 from recdistill.testing import batch_of, built, check_model, tiny_interactions
 
@@ -84,3 +85,18 @@ def test_a_contrast_layer_that_does_not_exist_is_refused() -> None:
 @pytest.mark.parametrize("options", [{}, {"num_layers": 1, "contrast_weight": 0.0, "noise": 0.0}])
 def test_conforms(options: dict[str, Any]) -> None:
     check_model(lambda: XSimGCL(dim=3, **options))
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_the_loss_by_hand(layer: int) -> None:
+    pairs = tiny_interactions()
+    batch = batch_of(pairs)
+    model: Any = built(XSimGCL(dim=3, contrast_layer=layer, noise=0.0, contrast_weight=0.7), pairs)
+    adjacency, table = normalised_adjacency(pairs).to_dense(), model.table.detach()
+    layers = [adjacency @ table]
+    layers.append(adjacency @ layers[0])
+    final, other = (layers[0] + layers[1]) / 2, layers[layer - 1]
+    expected = bpr_loss(pair_scores(model.state(), batch)) + 1e-4 * initial_penalty(table, 9, batch)
+    for rows in (batch.users, 9 + batch.unique_positives):
+        expected = expected + 0.7 * info_nce(final[rows], other[rows], 0.2)
+    torch.testing.assert_close(model.loss(model.state(batch), batch), expected)

@@ -275,3 +275,12 @@ def test_weighted_draws_repeat_with_the_seed() -> None:
     first, again, other = (sample_weighted(weights, 5, seeded(seed)) for seed in (2, 2, 3))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_the_rest_of_a_draw_by_negatives_is_of_negative_weight() -> None:
+    weights = torch.full((200, 12), -1e-9)
+    weights[:, 0] = -1.0  # all but one are hardly ever kept: the rest comes by clocks
+    weights[:, 6:] = 1.0
+    drawn = sample_weighted(weights, 4, seeded(), sign=-1)
+    assert bool((drawn >= 0).all())
+    assert int(drawn.max()) < 6

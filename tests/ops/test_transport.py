@@ -220,3 +220,12 @@ def test_sinkhorn_goes_on_until_its_rows_fit() -> None:
     assert value(plan, cost) >= value(exact, cost) - 1e-5
     few = sinkhorn_plan(cost, rows, columns, iterations=5)
     assert float((few.sum(dim=1) - rows).abs().max()) > 1e-3
+
+
+def test_costs_are_a_unit_of_weight() -> None:
+    # all of both rows costs 1 a unit of weight: c = 1, 1, whatever their weights
+    plan = torch.tensor([[0.9], [0.1]], dtype=torch.float64)
+    cost = torch.ones(2, 1, dtype=torch.float64)
+    w, u = cooperative_weights(plan, cost, torch.tensor([0.9, 0.1]).double(), torch.ones(1).double())
+    assert w.tolist() == pytest.approx([0.5, 0.5])
+    assert u.tolist() == [1.0]

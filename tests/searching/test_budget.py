@@ -160,3 +160,26 @@ def test_a_cell_that_hears_nothing_is_neither_found_nor_the_nearest() -> None:
     everyone = torch.cartesian_prod(*(torch.arange(2) for _ in range(3)))
     heard = [not Architecture.from_edges([names[int(k)] for k in row]).empty for row in everyone]
     assert budget._hears(everyone, names).tolist() == heard
+
+
+def test_a_limit_may_be_met_exactly() -> None:
+    meter = Meter("x", Part(0.0), Part(0.0), {"conv3": Part(0.5), "skip": Part(0.25)}, 0.5)
+    shares = torch.tensor([[0.0, -1.0]], dtype=torch.float64)
+    found = best_within(shares, torch.zeros(1), ("conv3", "skip"), [meter], 9)
+    assert found.within
+    assert found.architecture.edges == ("conv3",)
+
+
+def test_the_nearest_to_a_budget_need_not_be_the_most_probable() -> None:
+    meter = Meter("x", Part(1.0), Part(0.0), {"conv3": Part(0.5), "skip": Part(0.25)}, 0.5)
+    shares = torch.tensor([[0.0, -1.0]], dtype=torch.float64)  # conv3 is more probable
+    found = best_within(shares, torch.zeros(2), ("conv3", "skip"), [meter], 9)
+    assert not found.within
+    assert (found.architecture.edges, found.cells) == (("skip",), 1)
+
+
+def test_the_cheapest_cell_has_all_its_edges() -> None:
+    parts = {"conv3": Part(0.5), "skip": Part(0.2)}
+    meter = Meter("x", Part(2.0), Part(0.1), parts, 2.0)  # the base leaves nothing
+    choices = torch.tensor([[0.0, 1.0]] * 3)
+    assert float(meter.pressure(choices, torch.tensor(1.0), ("conv3", "skip"), 5)) == pytest.approx(1.0)

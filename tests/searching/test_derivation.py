@@ -78,3 +78,14 @@ def test_spaces() -> None:
 def test_spaces_that_are_refused(names: Any, said: str) -> None:
     with pytest.raises(OptionError, match=said):
         space(names)
+
+
+def test_none_is_one_of_the_two_edges_where_it_is_allowed() -> None:
+    rows = [[1.0, 0, 0]] * 3 + [[0, 0, 9.0], [1.0, 0, 0], [0, 2.0, 0]]
+    found = derive(alpha(*rows), NAMES, policy="darts", allow_none=True)
+    assert str(found).endswith("none, none, skip")
+
+
+def test_skips_that_nothing_can_replace_stay() -> None:
+    only = alpha(*[[0, 1.0]] * 3)
+    assert derive(only, ("none", "skip"), max_skips=1).edges == ("skip",) * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,3 +47,19 @@ def test_another_file_is_no_table(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ArtifactError, match="no table of latencies"):
         latency_meter(SETTING, None, tmp_path / "x.json")
+
+
+def test_parts_are_differences_of_whole_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting(4, 4, 8, 2, 1, ("conv3", "skip", "none"))
+
+    def taken(setting: Any, edges: Any, cells: int, width: int) -> float:
+        """2 + .1 W for the model, 1 + .05 W a cell, .3 + .02 W an edge of conv3."""
+        of_edges = (0.3 + 0.02 * width) * list(edges).count("conv3")
+        return 2 + 0.1 * width + cells * (1 + 0.05 * width + of_edges)
+
+    monkeypatch.setattr(latency, "_encoder", taken)
+    found = latency._timed(setting)
+    assert found["base"] == pytest.approx([2, 0.1])
+    assert found["cell"] == pytest.approx([1, 0.05])
+    assert found["operations"]["conv3"] == pytest.approx([0.3, 0.02])
+    assert found["operations"]["none"] == [0.0, 0.0]

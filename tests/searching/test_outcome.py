@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from recdistill.errors import OptionError
+from recdistill.searching import outcome
 from recdistill.searching.budget import Found, Meter, Part
 from recdistill.searching.options import SearchOptions
-from recdistill.searching.outcome import check_budget, preferred, searched, undecided
+from recdistill.searching.outcome import _upwards, check_budget, preferred, searched, undecided
 from recdistill.searching.supernet import Supernet
 from recdistill.testing import built, tiny_sequences
 
@@ -127,3 +128,26 @@ def test_a_share_of_nearly_one_leaves_one_candidate_which_is_not_rated() -> None
         net.architecture["cells"].copy_(torch.tensor([[60.0, 0.0]]))
     found, told = _searched(net, 20, [])
     assert (str(found.architecture), found.cells, told) == ("skip; skip, skip", 1, [])
+
+
+def test_budgets_are_named_upwards() -> None:
+    assert [_upwards(v) for v in (0.0, 1.0, 1.001, 123.4, 0.012341)] == [0.0, 1.0, 1.01, 124.0, 0.0124]
+
+
+def test_a_budgeted_cell_hears_the_input_whatever_the_skips() -> None:
+    net: Any = built(
+        Supernet(dim=4, nodes=2, cells=1, max_length=8, operations=["skip", "none"]), tiny_sequences()
+    )
+    meter = Meter("megabytes", Part(0.0), Part(0.0), {"skip": Part(0.0), "none": Part(0.0)}, 1.0)
+    options = SearchOptions(allow_none=True, max_skips=0, max_megabytes=1.0)
+    assert not preferred(options, net, [meter]).architecture.empty
+
+
+def test_of_several_measurements_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([4.0, 3.0, 5.0, 6.0, 7.0])
+    monkeypatch.setattr(outcome, "_latency", lambda *arguments: next(taken))
+    net: Any = built(Supernet(dim=4, nodes=1, cells=1, max_length=8, operations=["skip"]), tiny_sequences())
+    meter = Meter("latency_ms", Part(1.0), Part(0.0), {"skip": Part(0.0)}, 2.0)
+    options = SearchOptions(max_latency_ms=2.0)
+    found = outcome.drawn(options, net, [meter], torch.Generator().manual_seed(0), lambda text: None)
+    assert found.takes["latency_ms"] == 3.0

@@ -24,7 +24,7 @@ from recdistill.searching.budget import Meter, Part
 from recdistill.searching.cost_term import CostTerm
 from recdistill.searching.costs import cost_table
 from recdistill.searching.supernet import SearchBatch, Supernet, of_users
-from recdistill.testing import built, check_sequence_model, tiny_sequences
+from recdistill.testing import CPU, built, check_sequence_model, tiny_sequences
 from recdistill.training.loop import Result, train
 from recdistill.training.options import TrainingOptions
 
@@ -326,3 +326,48 @@ def test_the_trade_off_by_hand(cost: Any) -> None:
     assert float(found.detach()) == pytest.approx(float(expected), rel=1e-5)
     found.backward()
     assert model.architecture["operations"].grad is not None
+
+
+def test_the_held_out_users_are_those_of_the_architecture() -> None:
+    model: Any = built(supernet(bilevel=True), DATA)
+    for batch in model.batches(DATA, 5, torch.Generator().manual_seed(0)):
+        assert not bool(model.held_out_users[batch.users].any())
+        assert bool(model.held_out_users[batch.held_out.users].all())
+
+
+def test_the_number_of_cells_is_frozen_too() -> None:
+    model: Any = built(supernet(), DATA).train()
+    model.frozen_architecture.fill_(True)
+    model.encode(Places(torch.tensor([[3, 1, 3]])))
+    assert not model.drawn[1].requires_grad
+
+
+def test_prices_stand_still_while_the_architecture_is_frozen() -> None:
+    model: Any = built(supernet(), DATA)
+    parts = {name: Part(0.1) for name in model.operations}
+    term = CostTerm(meters=[Meter("x", Part(0.0), Part(0.1), parts, 0.5)], warmup=1)
+    objective = Objective([term], live(built(SASRec(dim=6, max_length=8), DATA), DATA), 0.0)
+    objective.setup(model, DATA, 3, torch.Generator().manual_seed(0), CPU)
+    for epoch, expected in ((0, 0.0), (1, 0.05)):
+        objective.start_epoch(epoch)
+        term.get_buffer("ratios").fill_(9.0)
+        objective.after_step()
+        assert float(term.get_buffer("prices")) == pytest.approx(expected)
+
+
+def test_the_priced_loss_by_hand() -> None:
+    model: Any = built(supernet(), DATA).train()
+    parts = {name: Part(0.1 * n) for n, name in enumerate(model.operations)}
+    term = CostTerm(meters=[Meter("x", Part(0.2), Part(0.1), parts, 0.7)])
+    objective = Objective([term], live(built(SASRec(dim=6, max_length=8), DATA), DATA), 0.0)
+    objective.setup(model, DATA, 3, torch.Generator().manual_seed(0), CPU)
+    objective.start_epoch(0)
+    term.get_buffer("prices").fill_(3.0)
+    batch = next(model.batches(DATA, 100, torch.Generator()))
+    state = model.state(batch)
+    assert len(state.embeddings)  # draws
+    (found,) = objective.terms(model, state, batch).values()
+    edges = model.drawn[0].detach().argmax(dim=1)
+    cells = int(model.drawn[1].detach().argmax()) + 1
+    ratio = cells * (0.1 + 0.1 * float(edges.sum())) / 0.5
+    assert float(found.detach()) == pytest.approx(3 * (ratio - 1), rel=1e-5)

@@ -322,3 +322,8 @@ def test_the_trajectory_ends_at_the_best_epoch() -> None:
     assert epochs == sorted(epochs)
     assert abs(epochs[0] - 33 / 4) <= 2
     assert epochs[-1] == 33
+
+
+def test_of_equal_epochs_the_first_is_kept() -> None:
+    result = train(BPR(dim=2), Objective(), pairs(), TrainingOptions(epochs=3), lambda model: 0.5)
+    assert result.best_epoch == 1

@@ -59,3 +59,11 @@ def test_states_lie_at_their_shares_of_the_best_epoch(
     for epoch, share in zip(found, SHARES, strict=True):
         assert abs(epoch - share * best) <= max(best / 10, 1)
     assert found == expected
+
+
+def test_the_best_epoch_takes_the_place_of_no_share() -> None:
+    trajectory, model = Trajectory(), nn.Linear(1, 1)
+    for epoch in (1, 2, 3, 4):
+        trajectory.offer(epoch, model, epoch)
+    trajectory.settle(4, model.state_dict(), (0.9, 1.0))  # 3.6 is nearer to 4
+    assert list(trajectory.states) == [3, 4]

@@ -11,7 +11,7 @@ Kang et al., Topology Distillation for Recommender System, KDD 2021, section 4.2
 
 p student, P teacher; entities: the batch's unique users and items, which never share a group; c_g, C_g: means of the
 members of g, held fixed as in the authors' code, so that "first" has a value but no gradient. That code drops pairs
-of negative teacher cosine from L_entity (``positive_only``), which the paper keeps. All pairs are summed by groups
+of teacher cosine 0 or less from L_entity (``positive_only``), which the paper keeps. All pairs are summed by groups
 without a matrix of pairs; filtered ones in blocks of one group.
 
 The authors sum: λ = 1e-3, γ = 0.5 over about 150,000 pairs each and 1,400 entities a side at B = 1,024. As means
@@ -52,7 +52,7 @@ class HTD(Distiller):
             0.99 here).
         num_groups: K for users and as many for items, at least 1 (paper: 30).
         level: ``second`` compares groups with entities, ``first`` groups with groups (paper: second).
-        positive_only: leave out pairs of negative teacher cosine within groups, as the authors' code does.
+        positive_only: leave out pairs of teacher cosine 0 or less within groups, as the authors' code does.
         anneal_epochs: epochs over which the temperature of the assignment falls from 1 to 1e-10, at least 1
             (paper: 100).
     """
@@ -137,7 +137,7 @@ def topology_loss(
         teacher: shape ``(n, dT)``.
         groups: the group of each entity, shape ``(n,)``, int64.
         level: ``first`` or ``second``.
-        positive_only: leave out pairs of negative teacher cosine within groups.
+        positive_only: leave out pairs of teacher cosine 0 or less within groups.
     """
     _, place, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
     order = torch.argsort(place, stable=True)

@@ -235,11 +235,14 @@ def drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def dropped(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Which of ``values`` to drop, bool, from one seed of ``generator``; the share is in steps of 1/65,536."""
+    """Which of ``values`` to drop, bool, from one seed of ``generator``; the share is in steps of 1/65,536.
+
+    It is at most 65,535 steps: the bound of all of them, 32,768, would not fit into 16 bits.
+    """
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     words = np.random.SFC64(seed).random_raw((values.numel() + 3) // 4)
     numbers = torch.from_numpy(words.view(np.int16)[: values.numel()]).to(values.device)
-    return (numbers < round(share * 65536) - 32768).view(values.shape)
+    return (numbers < min(round(share * 65536) - 32768, 32767)).view(values.shape)
 
 
 def unit_rows(vectors: Tensor) -> Tensor:
