@@ -74,6 +74,9 @@ def test_compare_and_tune(recdistill: Command, folder: Path) -> None:
     assert (folder / "tuned" / "tuning" / "best.toml").is_file()
     found = json.loads(recdistill(*tune, "--json").out)
     assert (found["reused"], found["out"]) == (True, "tuned")
+    best, own = found["result"]["tuning"]["best"], found["result"]["tuning"]["first"]
+    told = f", the file's own values {own['value']:.4f}"
+    assert (told in answer.out) == (best["number"] != own["number"])
     assert not (folder / "elsewhere").exists()
 
 

@@ -77,8 +77,10 @@ def tune(
 
     call.read_out(file, "tuning")
     found = run_tune(file, call.out, overrides=call.sets, **call.options("seed", "device"))
-    best = found.tuning["best"]
+    best, own = found.tuning["best"], found.tuning["first"]
     reached = f"{found.tuning['metric']} {best['value']:.4f} (validation)"
+    if own["state"] == "complete" and best["number"] != own["number"]:
+        reached += f", the file's own values {own['value']:.4f}"
     lines = [f"trial {best['number']} of {len(found.tuning['trials'])}: {reached}"]
     lines += [f"  {name} = {value}" for name, value in best["values"].items()]
     call.finish(
