@@ -128,7 +128,22 @@ def _read(file: Path) -> Lists:
     scores = arrays.get("scores", -torch.arange(ids.shape[1]).float().expand(ids.shape))
     if scores.shape != ids.shape:
         raise ArtifactError(f"{file}: ids are {tuple(ids.shape)} and scores {tuple(scores.shape)}")
+    _check_scores(file, ids >= 0, scores)
     return Lists(ids, scores.float())
+
+
+def _check_scores(file: Path, present: Tensor, scores: Tensor) -> None:
+    if not bool(torch.isfinite(scores[present]).all()):
+        raise ArtifactError(
+            f"{file} has scores of listed items that are no finite numbers",
+            "pad with id -1, or write ids alone",
+        )
+    steps = scores.diff(dim=1)[present[:, 1:] & present[:, :-1]]
+    if int((steps > 0).sum()) > int((steps < 0).sum()):
+        raise ArtifactError(
+            f"{file}: scores rise along the lists; expected the best item first, with the highest score",
+            "turn the lists round, or write distances negated",
+        )
 
 
 def _check(file: Path, ids: Tensor, num_rows: int, num_ids: int) -> None:
