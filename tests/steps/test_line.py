@@ -87,13 +87,15 @@ def test_a_teacher_that_scores_all_items_alike_is_told(line: Path, tmp_path: Pat
     arrays = load_arrays(path)
     arrays["scores"][:7] = 1.5
     save_arrays(path, arrays)
-    for knowledge, told in ((line / "knowledge", 0), (tmp_path / "knowledge", 1)):
+    alike = tmp_path / "knowledge"
+    for knowledge, beside, told in ((line / "knowledge", None, 0), (alike, None, 1), (alike, "itemknn", 1)):
         notes = Notes()
         rd.distill(
             line / "data",
             knowledge,
             methods=RRD,
-            out=tmp_path / f"told {told}",
+            out=tmp_path / f"told {told} {beside}",
+            beside=beside,
             training=FAST,
             progress=notes,
         )

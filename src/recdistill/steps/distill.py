@@ -85,6 +85,7 @@ def distill(
     check_trainable(type(student))
     teacher = knowledge if isinstance(knowledge, TeacherKnowledge) else open_knowledge(knowledge, opened)
     progress = progress or Silent()
+    note_undecided(teacher, progress)
     if methods is None or beside is not None:
         teacher = with_beside(teacher, opened, beside, progress)
     distillers = make_methods(default_methods(teacher, progress) if methods is None else methods)
@@ -110,20 +111,24 @@ def distill(
     )
 
 
-def note_teacher(knowledge: TeacherKnowledge, methods: Sequence[Distiller], progress: Progress) -> None:
-    """Say what is odd about a teacher: users without an order, lists that are empty, valid rows not held out.
-
-    Args:
-        knowledge: the teacher's.
-        methods: what reads it.
-        progress: where it is said.
-    """
+def note_undecided(knowledge: TeacherKnowledge, progress: Progress) -> None:
+    """Say for how many users the teacher has no order."""
     if undecided := knowledge.num_undecided():
         order = "as the store has it" if knowledge.elsewhere is not None else "that of the ids"
         progress.note(
             f"the teacher scores all items alike for {undecided:,} of {knowledge.num_users:,} users: the order of"
             f" their lists is {order}, and methods that read scores learn nothing of them"
         )
+
+
+def note_teacher(knowledge: TeacherKnowledge, methods: Sequence[Distiller], progress: Progress) -> None:
+    """Say what is odd about what is learnt from: lists that are empty, valid rows not held out.
+
+    Args:
+        knowledge: the teacher's.
+        methods: what reads it.
+        progress: where it is said.
+    """
     for kind, of in (("top_items", "users"), ("top_users", "items")):
         read = any(kind in method.needs for method in methods)
         if read and (empty := knowledge.num_unlisted(kind)):

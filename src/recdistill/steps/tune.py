@@ -18,7 +18,7 @@ from recdistill.errors import ArtifactError, DataError
 from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.runfiles import toml_text
-from recdistill.steps.distill import check_validates, note_teacher, open_knowledge
+from recdistill.steps.distill import check_validates, note_teacher, note_undecided, open_knowledge
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import open_data
@@ -137,6 +137,7 @@ def _search(
         methods = make_methods(plan.setting.methods)
         check_reads(knowledge, methods)
         check_validates(knowledge.on, "tuning")
+        note_undecided(knowledge, shown)
         note_teacher(knowledge, methods, shown)
     options: Json = {
         **{k: v for k, v in plan.options.options.items() if k not in ("trials", "timeout")},
