@@ -128,16 +128,11 @@ def _read(file: Path) -> Lists:
     scores = arrays.get("scores", -torch.arange(ids.shape[1]).float().expand(ids.shape))
     if scores.shape != ids.shape:
         raise ArtifactError(f"{file}: ids are {tuple(ids.shape)} and scores {tuple(scores.shape)}")
-    _check_scores(file, ids >= 0, scores)
+    _check_order(file, ids >= 0, scores)
     return Lists(ids, scores.float())
 
 
-def _check_scores(file: Path, present: Tensor, scores: Tensor) -> None:
-    if not bool(torch.isfinite(scores[present]).all()):
-        raise ArtifactError(
-            f"{file} has scores of listed items that are no finite numbers",
-            "pad with id -1, or write ids alone",
-        )
+def _check_order(file: Path, present: Tensor, scores: Tensor) -> None:
     steps = scores.diff(dim=1)[present[:, 1:] & present[:, :-1]]
     if int((steps > 0).sum()) > int((steps < 0).sum()):
         raise ArtifactError(
