@@ -58,6 +58,11 @@ class DrawsByItself(Sound):
         self.generator.seed()
 
 
+class DrawsByTorchsOwn(Sound):
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        return super().loss(student, teacher, batch) * torch.rand(())
+
+
 class IdleParameter(Sound):
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         return list_scores(student, batch.users, self.items[batch.users]).square().mean()
@@ -73,6 +78,7 @@ BROKEN = [
     (DenseLater, "elements for 6,000 users x 6,000 items"),
     (SaysTooMuch, "needs names 'embeddings', but it is never read"),
     (DrawsByItself, "the same seed gives"),
+    (DrawsByTorchsOwn, "the same seed gives"),
     (IdleParameter, "no gradient reaches the method's own parameters"),
     (Infinite, "the loss of a batch of one row is inf"),
 ]
@@ -94,3 +100,8 @@ def test_a_wrong_gradient_is_found_beside_any_student() -> None:
         check_distiller(HalfTheGradient, lambda: BPR(dim=4))
     with pytest.raises(AssertionError, match=r"gradient of student\..* is not that of the loss"):
         check_sequence_distiller(HalfTheGradient, lambda: SASRec(dim=4, max_length=6))
+
+
+def test_a_draw_by_torchs_own_generator_is_found_beside_sequence_models() -> None:
+    with pytest.raises(AssertionError, match="the same seed gives"):
+        check_sequence_distiller(DrawsByTorchsOwn)

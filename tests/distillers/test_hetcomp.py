@@ -620,3 +620,9 @@ def test_without_an_order_of_observed_items_where_pairs_repeat() -> None:
     objective = Objective([method], live(built(BPR(dim=5), pairs, seed=7), pairs), base_weight=0.0)
     objective.setup(built(BPR(dim=3), pairs), pairs, 10, torch.Generator(), CPU)
     assert method.get_buffer("ordered").shape == (2, 0)
+
+
+def test_more_items_drawn_than_there_are_is_said() -> None:
+    method = HetComp(**{**SMALL, "num_sampled": 41})
+    assert "hetcomp.num_sampled is 40, the items that there are, not 41" in noted(method)
+    assert not any("num_sampled" in said for said in noted(HetComp(**{**SMALL, "num_sampled": 40})))

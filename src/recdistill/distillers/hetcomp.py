@@ -130,6 +130,11 @@ class HetComp(Distiller):
 
     def setup(self, context: Context) -> None:
         self._interactions, self.generator = context.interactions, context.generator
+        if self.num_sampled is not None:
+            there_are = context.interactions.num_items
+            self.num_sampled = context.at_most(
+                "num_sampled", self.num_sampled, there_are, "items that there are"
+            )
         members = context.knowledge.members(max(self.depth, self.discrepancy_depth))
         self._check(members, context)
         gate = Gate(
