@@ -57,10 +57,12 @@ def test_scores_are_those_of_the_equation(num_layers: int, monkeypatch: pytest.M
         torch.testing.assert_close(model.state().scores(everyone).detach(), expected)
 
 
-@pytest.mark.parametrize("block", [7, 1 << 20])
-def test_gradients_are_those_of_the_equation(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("num_layers", "block"), [(1, 7), (2, 7), (2, 1 << 20)])
+def test_gradients_are_those_of_the_equation(
+    num_layers: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(neumf, "_BLOCK", block)
-    model = neumf_of(2)
+    model = neumf_of(num_layers)
     ids = torch.tensor([[3, 5, -1], [0, 3, 3]])
     users = torch.tensor([4, 1])
     model.state().scores(users, ids).square().sum().backward()

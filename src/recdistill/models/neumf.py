@@ -7,9 +7,10 @@ He et al., Neural Collaborative Filtering, WWW 2017.
 
 p, q and x, y: four tables of length dim. The widths of the tower are dim, dim / 2, …; s is a logit. The first layer of
 a pair is that of its user plus that of its item, W_1 [x ; y] = W_x x + W_y y, so it is computed once for each user and
-item and a pair costs one sum. Scores are no product of vectors: pairs are scored in blocks of bounded memory, also
-under gradient (blocks are computed again on the way back). The features that distillation reads are [p ; x] and
-[q ; y]. Tables start as N(0, 0.01²), the tower Xavier-uniform, w uniform within ±sqrt(3 / fan in), biases at 0.
+item and a pair costs one sum. Scores are no product of vectors: a tower of one layer is summed by a kernel that holds
+nothing of a pair, others in blocks of bounded memory, computed again on the way back. The features that distillation
+reads are [p ; x] and [q ; y]. Tables start as N(0, 0.01²), the tower Xavier-uniform, w uniform within
+±sqrt(3 / fan in), biases at 0.
 
 Deviation: the paper first trains both halves alone; here both start together, as in published distillation code,
 which sums the loss over a batch.
@@ -93,13 +94,16 @@ class NeuMFState:
             weighted, of_users, of_items = self._sides
             row, column = users, items.clamp(min=0)
         product = ops.scores_at(weighted, model.item_table, row, items)
-        tower = self._pairs(
-            of_users, of_items, row[:, None].expand_as(column).reshape(-1), column.reshape(-1)
-        )
-        return (product + tower.view_as(product)).masked_fill(items < 0, 0.0)
+        if model.num_layers == 1 and of_users.is_cpu and of_users.dtype == torch.float32:
+            column = column.masked_fill(items < 0, -1)
+            tower = ops.rectified_at(of_users, of_items, model.tower_weight, row, column) + model.head_bias
+        else:
+            pairs = row[:, None].expand_as(column).reshape(-1), column.reshape(-1)
+            tower = self._pairs(of_users, of_items, *pairs).view_as(product)
+        return (product + tower).masked_fill(items < 0, 0.0)
 
     def _pairs(self, of_users: Tensor, of_items: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """The tower's part for pairs of rows of first layers, shape ``(n,)``."""
+        """The part of a tower of several layers for pairs of rows of first layers, shape ``(n,)``."""
 
         def block(row: Tensor, column: Tensor) -> Tensor:
             return self._model.tower(F.embedding(row, of_users) + F.embedding(column, of_items))
@@ -176,6 +180,11 @@ class NeuMF(Recommender):
     user_tower: nn.Parameter
     item_tower: nn.Parameter
 
+    @property
+    def tower_weight(self) -> Tensor:
+        """The part of w for the tower, (width,)."""
+        return self.head[0, self.dim :]
+
     def weighted(self, users: Tensor) -> Tensor:
         """w ⊙ p of ``users`` (n, dim), whose product with q is the first half of a score."""
         return users * self.head[0, : self.dim]
@@ -193,7 +202,7 @@ class NeuMF(Recommender):
         hidden = first.relu()
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
             hidden = (hidden @ weight.T + bias).relu()
-        return ops.full_precision(hidden @ self.head[0, self.dim :] + self.head_bias)
+        return ops.full_precision(hidden @ self.tower_weight + self.head_bias)
 
     def state(self, batch: Batch | None = None) -> NeuMFState:
         return NeuMFState(self, keep=batch is None)

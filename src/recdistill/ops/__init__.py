@@ -17,6 +17,7 @@ from recdistill.ops.optim import (
 )
 from recdistill.ops.plackett_luce import plackett_luce, plackett_luce_reference
 from recdistill.ops.precision import full_precision
+from recdistill.ops.rectified import rectified_at, rectified_at_reference
 from recdistill.ops.rows import (
     Rows,
     contains,
@@ -66,6 +67,8 @@ __all__ = [
     "positions_among",
     "ranked_at",
     "ranked_at_reference",
+    "rectified_at",
+    "rectified_at_reference",
     "rowwise_adagrad",
     "rowwise_adagrad_reference",
     "sample_positions",
