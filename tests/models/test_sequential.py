@@ -9,7 +9,7 @@ import torch
 
 from recdistill import ops
 from recdistill.data.interactions import Interactions
-from recdistill.errors import DataError
+from recdistill.errors import DataError, OptionError
 from recdistill.models.gru4rec import GRU4Rec
 from recdistill.models.sasrec import SASRec
 from recdistill.models.sequence_batches import Places, sequence_batches
@@ -66,6 +66,14 @@ def test_bce() -> None:
     )
     padded = bce(SCORES[:1], negatives(1, 2), torch.tensor([[True, False]]))
     assert float(padded) == pytest.approx(0.8176377118, abs=1e-9)
+
+
+def test_gbce_of_a_single_item_is_refused() -> None:
+    users, items, order = torch.tensor([0, 0]), torch.tensor([0, 0]), torch.tensor([0, 1])
+    data = Interactions.from_events(users, items, 1, 1, positions=order)
+    model = built(SASRec(dim=4, loss="gbce"), data)
+    with pytest.raises(OptionError, match="at least two items; found one"):
+        next(model.batches(data, 10, seeded()))
 
 
 def test_gbce() -> None:

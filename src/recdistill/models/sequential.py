@@ -209,7 +209,13 @@ class SequenceModel(Recommender, ABC):
         return sequence_batches(interactions, self.max_length, self.samples, batch_size, generator, draw)
 
     def negative_sampler(self, interactions: Interactions, generator: torch.Generator) -> Draw | None:
-        """What draws the loss's negatives for users and positives; None for the full softmax."""
+        """What draws the loss's negatives for users and positives; None for the full softmax.
+
+        Raises:
+            OptionError: there is no second item that gBCE could tell from the positive.
+        """
+        if self.loss_name == "gbce" and interactions.num_items < 2:
+            raise OptionError("model.loss=gbce needs at least two items; found one", "choose another loss")
         return None if self.loss_name == "softmax" else _Draw(self, interactions, generator)
 
     def num_negatives(self) -> int:
