@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +47,24 @@ class DenseLater(Sound):
             self.dense = torch.zeros(context.interactions.num_users, context.interactions.num_items).bool()
 
 
+class DenseInNumpy(Sound):
+    def start_epoch(self, epoch: int, context: Context) -> None:
+        self.dense = np.ones((context.interactions.num_users, context.interactions.num_items), np.float32)
+
+
+class DenseInAThread(Sound):
+    def start_epoch(self, epoch: int, context: Context) -> None:
+        shape = context.interactions.num_users, context.interactions.num_items
+        with ThreadPoolExecutor(1) as pool:
+            self.dense = pool.submit(torch.ones, shape).result()
+
+
+class DenseInParts(Sound):
+    def start_epoch(self, epoch: int, context: Context) -> None:
+        width = context.interactions.num_items
+        self.dense = [torch.ones(width) for _ in range(context.interactions.num_users)]
+
+
 class SaysTooMuch(Sound):
     needs = frozenset({"top_items", "embeddings"})
 
@@ -76,6 +97,9 @@ class Infinite(Sound):
 BROKEN = [
     (HalfTheGradient, r"gradient of student\..*_table is not that of the loss"),
     (DenseLater, "elements for 6,000 users x 6,000 items"),
+    (DenseInNumpy, "for 9,000 users x 9,000 items"),
+    (DenseInAThread, "for 9,000 users x 9,000 items"),
+    (DenseInParts, "for 9,000 users x 9,000 items"),
     (SaysTooMuch, "needs names 'embeddings', but it is never read"),
     (DrawsByItself, "the same seed gives"),
     (DrawsByTorchsOwn, "the same seed gives"),

@@ -338,6 +338,10 @@ def test_split_seeds_that_draw_nothing_are_refused(log: Path, tmp_path: Path) ->
         ({"method": [{"name": "mkdd"}]}, ["mkdd", "did you mean mkd?"]),
         ({"student": {"model": "ease"}}, ["ease is fitted at once"]),
         ({"method": [{"name": "hint"}]}, ["hint reads the student's hidden_states", "bpr", "sasrec"]),
+        (
+            {"method": [{"name": "strong", "distill": [{"method": "rd"}, {"method": "hint"}]}]},
+            ["strong: hint reads the student's hidden_states"],
+        ),
         ({"method": [{"name": "a", "preset": "de-rrd", "distill": [RRD]}]}, ["a has several"]),
         ({"method": ["rrd"]}, ["[[method]]"]),
         ({"seeds": []}, ["compare.seeds"]),

@@ -12,7 +12,9 @@ Kang et al., Topology Distillation for Recommender System, KDD 2021, section 4.2
 p student, P teacher; entities: the batch's unique users and items, which never share a group; c_g, C_g: means of the
 members of g, held fixed as in the authors' code, so that "first" has a value but no gradient. That code drops pairs
 of teacher cosine 0 or less from L_entity (``positive_only``), which the paper keeps. All pairs are summed by groups
-without a matrix of pairs; filtered ones in blocks of one group.
+without a matrix of pairs; filtered ones in blocks of one group. L_group compares groups of users with items too, which
+says little of students whose scores are no products of vectors (NeuMF, CML); what lies within a side remains, so that
+they may learn by it, as in the paper.
 
 The authors sum: λ = 1e-3, γ = 0.5 over about 150,000 pairs each and 1,400 entities a side at B = 1,024. As means
 these are ``weight`` = 0.08 and ``gamma`` = 0.99.

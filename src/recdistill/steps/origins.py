@@ -105,7 +105,7 @@ def check_student(methods: Iterable[Distiller], student: Mapping[str, Any], what
     Args:
         methods: what is distilled with.
         student: its table, whose ``name`` is that of its model.
-        what: what the error calls the methods; each by its own name by default.
+        what: what the error names before the method, such as the row of a file.
 
     Raises:
         OptionError: says which models can.
@@ -113,9 +113,10 @@ def check_student(methods: Iterable[Distiller], student: Mapping[str, Any], what
     model = config.find("models", str(student["name"]))
     check_trainable(model)
     for method in methods:
-        error = never_supplied(model, method.student_needs, what or method.method_name())
+        own = method.method_name()
+        error = never_supplied(model, method.student_needs, own)
         if error is not None:
-            raise error
+            raise OptionError(error.message if what in ("", own) else f"{what}: {error.message}", error.hint)
 
 
 def check_trainable(model: type[Recommender]) -> None:
@@ -145,7 +146,7 @@ def check_ensemble(
         stores: those of its stores that are given.
         depth: of the other stores' lists, or the one asked for.
         methods: what is to learn from it.
-        what: what the error calls the methods; each by its own name by default.
+        what: what the error names before the method, such as the row of a file.
 
     Raises:
         ArtifactError: a trajectory that is damaged or out of order.
@@ -172,7 +173,7 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
     Args:
         knowledge: of a teacher, opened.
         methods: what is distilled with.
-        what: what the error calls the methods; each by its own name by default.
+        what: what the error names before the method, such as the row of a file.
 
     Raises:
         MissingKnowledgeError: names the first such method, and the option to change.
@@ -223,7 +224,7 @@ def check_depths(
         extract: how it will be extracted.
         usual: depth of the lists where ``extract`` does not say.
         methods: what is to learn from it.
-        what: what the error calls the methods; each by its own name by default.
+        what: what the error names before the method, such as the row of a file.
 
     Raises:
         MissingKnowledgeError: names the first such method, and how deep lists can be.

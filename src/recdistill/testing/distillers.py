@@ -21,6 +21,7 @@ from recdistill.testing.tiny import (
     batch_of,
     built,
     largest_tensor,
+    peak_memory,
     reached,
     sparse_interactions,
     tiny_interactions,
@@ -96,6 +97,8 @@ def check_distiller(
         run = _Run(make(), interactions, own, teacher=teacher, double=True)
         _gradients_are_exact(run, batch_of(interactions, rows=6), singly=student is None)
     _never_users_by_items(make, student, teacher)
+    if student is None and teacher is None:
+        _never_users_by_items_in_parts(make)
 
 
 def check_sequence_distiller(
@@ -278,10 +281,25 @@ def _never_users_by_items(
     interactions = sparse_interactions(users, items)
     own = built(student(), interactions) if student else None
     with largest_tensor() as watch:
-        run = _Run(make(), interactions, own, teacher=teacher)
-        for epoch in range(3):
-            run.objective.start_epoch(epoch)
-        run.loss(batch_of(interactions, rows=64)).backward()
+        _three_epochs(_Run(make(), interactions, own, teacher=teacher))
     assert watch.elements < users * items // 2, (
         f"{watch.operation} makes {watch.elements:,} elements for {users:,} users x {items:,} items"
     )
+
+
+def _never_users_by_items_in_parts(make: Callable[[], Distiller]) -> None:
+    """The same of the whole process: in arrays of other libraries, in other threads, in many small parts."""
+    users, items = 9000, 9000
+    interactions = sparse_interactions(users, items)
+    with peak_memory() as peak:
+        _three_epochs(_Run(make(), interactions))
+    assert peak.bytes is None or peak.bytes < users * items, (
+        f"memory grows by {peak.bytes:,} bytes for {users:,} users x {items:,} items"
+    )
+
+
+def _three_epochs(run: _Run) -> None:
+    """Three epochs' starts and a step."""
+    for epoch in range(3):
+        run.objective.start_epoch(epoch)
+    run.loss(batch_of(run.interactions, rows=64)).backward()

@@ -1,9 +1,12 @@
-"""Small data with the awkward cases in it, models built for it, and a watch over what torch allocates."""
+"""Small data with the awkward cases in it, models built for it, and watches over what is allocated."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,6 +117,33 @@ class _Largest(TorchDispatchMode):
                 if elements > self.elements:
                     self.elements, self.operation = elements, str(func)
         return found
+
+
+class _Peak:
+    """Bytes by which the process grew at most; None where the system does not tell."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak_memory() -> Generator[_Peak]:
+    """Watch what the process takes at most, by whatever library and thread (Linux)."""
+    peak = _Peak()
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be taken again
+        Path("/proc/self/clear_refs").write_text("5")  # the highest mark is that of now
+        before = _resident("VmRSS")
+    except (AttributeError, OSError):
+        yield peak
+        return
+    yield peak
+    peak.bytes = _resident("VmHWM") - before
+
+
+def _resident(which: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(which))
 
 
 @contextmanager
