@@ -81,22 +81,21 @@ def check_needs(
     Args:
         methods: what is distilled with.
         teacher: the teacher's table, whose ``name`` is that of its model; None for an ensemble.
-        what: what the error calls the methods.
+        what: what the error names before the method, such as the row of a file.
         live: whether methods read the model itself, not a store.
 
     Raises:
         MissingKnowledgeError: names the first such method.
     """
     for method in methods:
-        own = method.method_name()
         if teacher is None:
-            error = never_in_ensembles(method.needs, own)
+            error = never_in_ensembles(method.needs, method.method_name())
         else:
             never = never_live if live else never_stored
-            error = never(config.find("models", str(teacher["name"])), method.needs, own)
+            model = config.find("models", str(teacher["name"]))
+            error = never(model, method.needs, method.method_name())
         if error is not None:
-            text = error.message if own == what else f"{what}: {error.message}"
-            raise MissingKnowledgeError(text, error.hint)
+            raise MissingKnowledgeError(_row(what, method) + error.message, error.hint)
 
 
 def check_student(methods: Iterable[Distiller], student: Mapping[str, Any], what: str = "") -> None:
@@ -113,10 +112,14 @@ def check_student(methods: Iterable[Distiller], student: Mapping[str, Any], what
     model = config.find("models", str(student["name"]))
     check_trainable(model)
     for method in methods:
-        own = method.method_name()
-        error = never_supplied(model, method.student_needs, own)
+        error = never_supplied(model, method.student_needs, method.method_name())
         if error is not None:
-            raise OptionError(error.message if what in ("", own) else f"{what}: {error.message}", error.hint)
+            raise OptionError(_row(what, method) + error.message, error.hint)
+
+
+def _row(what: str, method: Distiller) -> str:
+    """What an error names before the method; nothing where that is the method's own name."""
+    return "" if what in ("", method.method_name()) else f"{what}: "
 
 
 def check_trainable(model: type[Recommender]) -> None:
@@ -161,8 +164,8 @@ def check_ensemble(
         asked = method.list_depths().get("top_items", 0)
         if asked > depth:
             raise MissingKnowledgeError(
-                f"{what or method.method_name()}: lists to depth {asked} are read, and those of the ensemble will have"
-                f" {depth}",
+                f"{_row(what, method)}{method.method_name()}: lists to depth {asked} are read, and those of the"
+                f" ensemble will have {depth}",
                 "deepen extract.depth, ensemble.depth and the stores that are given, or lower the method's",
             )
 
@@ -179,8 +182,9 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
         MissingKnowledgeError: names the first such method, and the option to change.
     """
     for method in methods:
-        knowledge.require(method.needs, what or method.method_name())
-        _check_listed(knowledge, method, what or method.method_name())
+        name = method.method_name()
+        knowledge.require(method.needs, _row(what, method) + name)
+        _check_listed(knowledge, method, _row(what, method) + name)
         for kind, depth in method.list_depths().items():
             have = knowledge.list_depth(kind)
             if have is None or have >= depth:
@@ -189,10 +193,9 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
             try:
                 getattr(knowledge, kind)(torch.arange(rows), depth)  # lists that end are deep enough
             except MissingKnowledgeError as error:
-                name, options = method.method_name(), method.options
-                option = next((key for key in ("k", "depth") if options.get(key) == depth), "depth")
+                option = next((key for key in ("k", "depth") if method.options.get(key) == depth), "depth")
                 raise MissingKnowledgeError(
-                    f"{what or name}: {error.message}",
+                    f"{_row(what, method)}{name}: {error.message}",
                     error.hint.replace("the method's depth", f"{name}.{option}")
                     + "; in a file extract.depth and ensemble.depth",
                 ) from None
@@ -244,7 +247,7 @@ def check_depths(
                 rows = data.num_users if kind == "top_items" else data.num_items
                 deepest = min(asked, longest[kind])
                 raise MissingKnowledgeError(
-                    f"{what or method.method_name()}: {kind} to depth {asked} are read; the store of {model} will have"
-                    f" {depth}",
+                    f"{_row(what, method)}{method.method_name()}: {kind} to depth {asked} are read; the store of"
+                    f" {model} will have {depth}",
                     f"set extract.depth = {deepest} ({size_text(8 * deepest * rows)} of lists), or lower the method's",
                 )
