@@ -59,6 +59,10 @@ def test_every_option_changes_the_loss() -> None:
         {"temperature": 2.0},
         {"solver": "sinkhorn"},
         {"logit_rows": 1},
+        {"places": "newest"},
+        {"places": "newest", "logit_rows": 1},
+        {"places": "newest", "temperature": 2.0},
+        {"places": "newest", "direction": "reverse"},
     ]
     found = [value(AdaRec(**options)) for options in changes]
     assert len(set(found)) == len(found)
@@ -83,6 +87,33 @@ def test_some_items_stand_for_all() -> None:
     assert not torch.equal(step.loss(), each[drawn].mean())  # drawn anew
     everything = Step(AdaRec(embeddings=0.0, hidden=0.0, logit_rows=1000))
     torch.testing.assert_close(everything.loss(), each.mean())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_logits_at_the_newest_items(reverse: bool) -> None:
+    direction: Any = "reverse" if reverse else "forward"
+    options: dict[str, Any] = {"places": "newest", "direction": direction, "temperature": 2.0}
+    step = Step(AdaRec(embeddings=0.0, hidden=0.0, logits=3.0, **options))
+    users = step.batch.users
+    assert step.objective.knowledge is not None
+    targets = step.objective.knowledge.state(step.batch).scores(users)
+    each = divergence(step.student.scores(users), targets, 2.0, reverse)
+    torch.testing.assert_close(step.loss(), 3 * each.mean())
+    whole = Step(AdaRec(**options)).loss() - Step(AdaRec(logits=0.0, **options)).loss()
+    torch.testing.assert_close(whole, each.mean())
+    some = Step(AdaRec(embeddings=0.0, hidden=0.0, logit_rows=2, **options))
+    method: Any = some.method
+    drawn = torch.randperm(len(each), generator=torch.Generator().manual_seed(0))
+    method.generator.manual_seed(0)
+    torch.testing.assert_close(some.loss(), each[drawn[:2]].mean())
+
+
+def test_what_is_read_is_what_is_needed() -> None:
+    logits: dict[str, Any] = {"embeddings": 0.0, "hidden": 0.0}
+    assert AdaRec().needs == AdaRec(**logits).needs == {"hidden_states"}
+    assert AdaRec(places="newest").needs == {"hidden_states", "scores"}
+    assert AdaRec(places="newest", **logits).needs == {"scores"}
+    assert AdaRec(places="newest", logits=0.0).needs == {"hidden_states"}
 
 
 def test_facts_are_the_layers_weights() -> None:
@@ -111,3 +142,8 @@ def test_conforms(part: str | None) -> None:
 
 def test_conforms_with_some_items() -> None:
     check_sequence_distiller(lambda: AdaRec(logit_rows=2))
+
+
+@pytest.mark.parametrize("options", [{}, {"logit_rows": 2}, {"embeddings": 0.0, "hidden": 0.0}])
+def test_conforms_at_the_newest_items(options: dict[str, Any]) -> None:
+    check_sequence_distiller(lambda: AdaRec(places="newest", **options))

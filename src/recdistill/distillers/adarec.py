@@ -6,10 +6,10 @@ Search, 2021.
     L = a ‖V e^S + c − e^T‖²  +  b Σ_ij F_ij D_ij  +  l · KL(softmax t ‖ softmax s)
     D_ij = KL(softmax h^T_j ‖ softmax(W h^S_i + b)) over channels,      F = argmin of the transport from w to u
 
-e: what enters the first layer; h_i: what layer i leaves; t, s: scores of items as the next one; w, u: weights
-    of layers, moved
-after each step; W, b, V, c learnt; a, b, l: ``embeddings``, ``hidden``, ``logits``. Each term is a mean over the
-items of the batch's windows.
+e: what enters the first layer; h_i: what layer i leaves; t, s: scores of items as the next one; w, u: weights of
+layers, moved after each step; W, b, V, c learnt; a, b, l: ``embeddings``, ``hidden``, ``logits``. Each term is a mean
+over the items of the batch's windows. Logits are compared there, or at the newest item of each user alone
+(``places="newest"``): the teacher was trained on what follows the others, and serving asks what follows the newest.
 
 The authors' code calls every KL with its arguments exchanged (``direction="reverse"``; the weights of the teacher's
 layers then follow the one that is not), counts padding, and divides by sequences in place of items, so that its KLs
@@ -37,11 +37,12 @@ from recdistill.distillers.layers import (
     shapes,
     stacked,
 )
-from recdistill.distillers.logit_kd import logit_divergence
+from recdistill.distillers.logit_kd import logit_divergence, newest_divergence
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, State
+from recdistill.models.sequence_state import SequenceState
 
 
 class AdaRec(Distiller):
@@ -54,8 +55,9 @@ class AdaRec(Distiller):
         logits: l, weight of the divergence over items, at least 0 (paper: 1).
         metric: D: ``kl`` (paper's code), ``mse`` or ``cosine``.
         direction: of each KL: ``forward`` is KL(teacher ‖ student), ``reverse`` the other (paper's code).
-        logit_rows: items of a step at which logits are compared, drawn anew each step, at least 1; all by default
-            (paper). The divergence is most of a step's time over a large catalogue, and its mean over some items has
+        places: where logits are compared: at ``all`` items of the windows (paper), or at the ``newest`` of each user.
+        logit_rows: places of a step at which logits are compared, drawn anew each step, at least 1; all by default
+            (paper). The divergence is most of a step's time over a large catalogue, and its mean over some places has
             the same expectation.
         temperature: τ of the logits, above 0 (paper's code: 1).
         solver: of the transport: ``exact`` (paper) or ``sinkhorn``.
@@ -63,7 +65,6 @@ class AdaRec(Distiller):
         smoothing: δ of the layers' weights, at least 0 (paper: 0).
     """
 
-    needs = frozenset({"hidden_states"})
     student_needs = frozenset({"hidden_states"})
     metric: Metric
     solver: Literal["exact", "sinkhorn"]
@@ -78,6 +79,7 @@ class AdaRec(Distiller):
         logits: Annotated[float, Field(ge=0)] = 1.0,
         metric: Metric = "kl",
         direction: Literal["forward", "reverse"] = "forward",
+        places: Literal["all", "newest"] = "all",
         logit_rows: Annotated[int, Field(ge=1)] | None = None,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
         solver: Literal["exact", "sinkhorn"] = "exact",
@@ -88,12 +90,18 @@ class AdaRec(Distiller):
         if embeddings + hidden + logits == 0:
             raise OptionError("adarec: every part has weight 0", "give embeddings, hidden or logits a weight")
         self.weight, self.embeddings, self.hidden, self.logits = weight, embeddings, hidden, logits
-        self.logit_rows, self.temperature = logit_rows, temperature
+        self.places, self.logit_rows, self.temperature = places, logit_rows, temperature
+        self._item_by_item = embeddings + hidden > 0 or places == "all"
+        self.needs = frozenset({"hidden_states"} if self._item_by_item else set[str]())
+        if logits > 0 and places == "newest":
+            self.needs |= {"scores"}
         self.metric, self.reverse = metric, direction == "reverse"
         self.solver, self.weight_temperature, self.smoothing = solver, weight_temperature, smoothing
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator
+        if self.embeddings + self.hidden == 0:
+            return
         own, other = shapes(context)
         if self.embeddings > 0:
             self.of_embeddings = Projection(own.embeddings, other.embeddings, context.generator)
@@ -108,7 +116,19 @@ class AdaRec(Distiller):
             )
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
-        own, reads = both(student, teacher)
+        assert isinstance(student, SequenceState)
+        loss = student.embeddings.new_zeros(())
+        if self._item_by_item:
+            loss = loss + self._of_items(*both(student, teacher))
+        if self.logits > 0 and self.places == "newest":
+            drawn = self._drawn(len(batch.users))
+            users = batch.users if drawn is None else batch.users[drawn.to(batch.users.device)]
+            newest = newest_divergence(student, teacher, users, self.temperature, self.reverse)
+            loss = loss + self.logits * newest
+        return loss
+
+    def _of_items(self, own: SequenceState, reads: SequenceReads) -> Tensor:
+        """The parts that are compared item by item."""
         loss = own.embeddings.new_zeros(())
         if self.embeddings > 0:
             first = self.of_embeddings(stacked([own.embeddings], reads))
@@ -121,19 +141,19 @@ class AdaRec(Distiller):
             if self.reverse and self.metric == "kl":
                 exchanged = layer_distances(layers.detach(), targets)
             loss = loss + self.hidden * self.transport(cost, len(layers), exchanged)
-        if self.logits > 0:
-            some = self._some(reads)
-            loss = loss + self.logits * logit_divergence(own, some, self.temperature, self.reverse)
+        if self.logits > 0 and self.places == "all":
+            drawn = self._drawn(len(reads.rows))
+            if drawn is not None:
+                drawn = drawn.to(reads.rows.device)
+                reads = reads.at(reads.rows[drawn], drawn)
+            loss = loss + self.logits * logit_divergence(own, reads, self.temperature, self.reverse)
         return loss
 
-    def _some(self, reads: SequenceReads) -> SequenceReads:
-        """The teacher's answers at the items that were drawn."""
-        count = len(reads.rows)
+    def _drawn(self, count: int) -> Tensor | None:
+        """Which of ``count`` places are compared, ascending; None for all of them."""
         if self.logit_rows is None or count <= self.logit_rows:
-            return reads
-        drawn = torch.randperm(count, generator=self.generator)[: self.logit_rows].sort().values
-        drawn = drawn.to(reads.rows.device)
-        return reads.at(reads.rows[drawn], drawn)
+            return None
+        return torch.randperm(count, generator=self.generator)[: self.logit_rows].sort().values
 
     def after_step(self) -> None:
         if self.hidden > 0:

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from recdistill.data.interactions import Interactions
 from recdistill.errors import OptionError
-from recdistill.knowledge.base import Knowledge, TeacherState
+from recdistill.knowledge.base import Knowledge, Lists, TeacherState
 from recdistill.knowledge.storable import not_supplied, supplied
 from recdistill.models.base import Batch, Recommender, State, user_scores
 from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, user_scores_of
+
+_BLOCK = 4096
+"""Rows of the teacher's lists that are read at once."""
 
 
 @dataclass
@@ -79,6 +82,18 @@ class Context:
         )
         return lists.masked_fill(torch.arange(lists.shape[1]) >= room[:, None], -1)
 
+    def teacher_top_items(self, depth: int) -> Tensor:
+        """The teacher's best unobserved items of all users: ids ``(U, depth)``, int32, padded with −1.
+
+        Raises:
+            MissingKnowledgeError: the lists are shorter.
+        """
+        return _in_blocks(self.knowledge.top_items, self.interactions.num_users, depth)
+
+    def teacher_top_users(self, depth: int) -> Tensor:
+        """The same of the users of all items, ``(I, depth)``."""
+        return _in_blocks(self.knowledge.top_users, self.interactions.num_items, depth)
+
     def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
         """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.
 
@@ -121,6 +136,17 @@ class Context:
         found = read(self.model.frozen(), *arguments)
         self.model.train()
         return found
+
+
+def _in_blocks(read: Callable[[Tensor, int], Lists], count: int, depth: int) -> Tensor:
+    """Ids of the lists of rows 0 to count − 1, int32, of which no more is held in other types than a block."""
+    first = read(torch.zeros(1, dtype=torch.int64), depth)
+    found = torch.empty(
+        (count, first.ids.shape[1]), dtype=torch.int32
+    )  # no list is longer than the catalogue
+    for rows in torch.arange(count).split(_BLOCK):
+        found[rows] = read(rows, depth).ids.int()
+    return found
 
 
 class Distiller(nn.Module):

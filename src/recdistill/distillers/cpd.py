@@ -150,7 +150,7 @@ class CPD(Distiller):
                 everyone, self.num_items, self.generator, replace=False
             )
         if self.guide == "teacher":
-            ids = context.knowledge.top_items(everyone, self.depth).ids
+            ids = context.teacher_top_items(self.depth)
         else:
             ids = context.student_top_items(self.depth)[0]
         lengths = (ids >= 0).sum(dim=1)

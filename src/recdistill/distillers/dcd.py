@@ -37,11 +37,11 @@ from recdistill.config import validated
 from recdistill.distillers.base import Context, Distiller, list_scores, user_list_scores
 from recdistill.distillers.rrd import relaxed_ranking_loss
 from recdistill.errors import OptionError
-from recdistill.knowledge.base import Lists, TeacherState
+from recdistill.knowledge.base import TeacherState
 from recdistill.models.base import Batch, State
 
 _BLOCK = 1024
-"""Lists that are read or compared at once."""
+"""Lists that are compared at once."""
 
 
 class DCD(Distiller):
@@ -96,22 +96,18 @@ class DCD(Distiller):
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator
-        data = context.interactions
         self.num_drawn = context.at_most(
             "num_drawn", self.num_drawn, self.depth, "places that are read of its lists"
         )
         if self.user_weight > 0:
             depth = context.drawn_items("depth", self.depth)
-            self._add_side("item", data.num_users, context.knowledge.top_items, depth)
+            self._add_side("item", context.teacher_top_items(depth))
         if self.item_weight > 0:
             depth = context.drawn_users("depth", self.depth)
-            self._add_side("user", data.num_items, context.knowledge.top_users, depth)
+            self._add_side("user", context.teacher_top_users(depth))
 
-    def _add_side(self, listed: str, count: int, read: Callable[[Tensor, int], Lists], depth: int) -> None:
+    def _add_side(self, listed: str, lists: Tensor) -> None:
         """Keep lists of ``listed`` (n, depth), which setup makes again, and the gaps, which a run carries."""
-        lists = torch.empty((count, depth), dtype=torch.int32)
-        for rows in torch.arange(count).split(_BLOCK):
-            lists[rows] = read(rows, depth).ids.int()
         self.register_buffer(f"{listed}_lists", lists, persistent=False)
         self.register_buffer(f"{listed}_gaps", torch.zeros(lists.shape))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from recdistill.data.interactions import Interactions
 
-_BLOCK_COUNTS = 1 << 23
+_BLOCK_COUNTS = 1 << 21
 """Bound on the products that are added up to one block of co-occurrence counts."""
 
 

@@ -80,14 +80,13 @@ class IRRRD(Distiller):
         return {"top_items": self.depth, "top_users": self.depth}
 
     def setup(self, context: Context) -> None:
-        data, knowledge = context.interactions, context.knowledge
+        data = context.interactions
         self.generator = context.generator
         self.items_per_user = context.drawn_items("items_per_user", self.items_per_user)
         self.num_interesting = context.drawn_users("num_interesting", self.num_interesting)
         self.num_uninteresting = context.drawn_users("num_uninteresting", self.num_uninteresting)
-        everyone, everything = torch.arange(data.num_users), torch.arange(data.num_items)
-        of_users = knowledge.top_items(everyone, min(self.depth, data.num_items)).ids
-        of_items = knowledge.top_users(everything, min(self.depth, data.num_users)).ids
+        of_users = context.teacher_top_items(min(self.depth, data.num_items))
+        of_items = context.teacher_top_users(min(self.depth, data.num_users))
         of_users = context.with_room(of_users, self.items_per_user, self.items_per_user)
         of_items = context.with_room(of_items, self.num_interesting, self.num_uninteresting, of="item")
         self._items, self._users = Draws(data, of_users), Draws(data.transpose(), of_items)
@@ -126,11 +125,11 @@ class Draws:
 
     Args:
         observed: pairs of rows with entries that are neither listed nor drawn.
-        lists: ids, best first, padded with −1, one row a row, shape ``(rows, depth)``.
+        lists: ids, best first, int32, padded with −1, one row a row, shape ``(rows, depth)``.
     """
 
     def __init__(self, observed: Interactions, lists: Tensor) -> None:
-        self._lists = lists.int()
+        self._lists = lists
         self._lengths = (lists >= 0).sum(dim=1)
         self._taken = with_lists(observed, lists)
 

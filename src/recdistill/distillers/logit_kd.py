@@ -89,6 +89,8 @@ class LogitKD(Distiller):
         elif self.items == "sampled":
             ids = self._drawn(batch).expand(len(users), -1).contiguous()
             scores, targets = list_scores(student, users, ids), teacher.scores(users, ids)
+        elif isinstance(student, SequenceState):
+            return newest_divergence(student, teacher, users, self.temperature, self.reverse)
         else:
             scores, targets = student.scores(users) * student.score_scale, teacher.scores(users)
         targets = targets * teacher.score_scale
@@ -108,6 +110,22 @@ def logit_divergence(
     vectors = student.next_item_vectors()
     rows = vectors.users if teacher.whole else vectors.users.index_select(0, teacher.rows)
     return softmax_divergence(rows, vectors.items, vectors.item_bias, teacher.logits, temperature, reverse)
+
+
+def newest_divergence(
+    student: SequenceState,
+    teacher: TeacherState,
+    users: Tensor,
+    temperature: float = 1.0,
+    reverse: bool = False,
+) -> Tensor:
+    """L over the whole catalogue, at the newest item of each of ``users``."""
+    vectors = student.score_vectors_of(users)
+
+    def targets(part: slice) -> Tensor:
+        return teacher.scores(users[part]) * teacher.score_scale
+
+    return softmax_divergence(vectors.users, vectors.items, vectors.item_bias, targets, temperature, reverse)
 
 
 @torch.no_grad()

@@ -80,8 +80,7 @@ class RD(Distiller):
     def setup(self, context: Context) -> None:
         self.k = context.drawn_items("k", self.k)
         users = context.interactions.num_users
-        top = context.knowledge.top_items(torch.arange(users), self.k)
-        self.register_buffer("top", top.ids.int(), persistent=False)
+        self.register_buffer("top", context.teacher_top_items(self.k), persistent=False)
         self.register_buffer("drawn", torch.full((users, self.num_samples), -1, dtype=torch.int32))
         self.register_buffer("dynamic", torch.zeros((), dtype=torch.bool))
 

@@ -81,12 +81,10 @@ class RRD(Distiller):
         self.num_uninteresting = context.drawn_items("num_uninteresting", self.num_uninteresting)
         width = self.num_interesting + self.num_uninteresting
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))
-        everyone = torch.arange(users)
-        lists = context.knowledge.top_items(everyone, self.depth)
-        ids = context.with_room(lists.ids, self.num_interesting, self.num_uninteresting)
-        self._top = ids.int()
-        self._lengths = (ids >= 0).sum(dim=1)
-        self._taken = with_lists(context.interactions, ids)
+        lists = context.teacher_top_items(self.depth)
+        self._top = context.with_room(lists, self.num_interesting, self.num_uninteresting)
+        self._lengths = (self._top >= 0).sum(dim=1)
+        self._taken = with_lists(context.interactions, self._top)
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         if epoch % self.resample_every:

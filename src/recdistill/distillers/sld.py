@@ -86,10 +86,9 @@ class SLD(Distiller):
         width = self.num_interesting * (2 if self.guide == "both" else 1) + self.num_uninteresting
         self.register_buffer("drawn", torch.full((users, width), -1, dtype=torch.int32))
         self.register_buffer("labels", torch.zeros(users, width))
-        lists = context.knowledge.top_items(torch.arange(users), self.depth)
-        ids = context.with_room(lists.ids, self.num_interesting, self.num_uninteresting)
-        self._top = ids.int()
-        self._taken = with_lists(context.interactions, ids)
+        lists = context.teacher_top_items(self.depth)
+        self._top = context.with_room(lists, self.num_interesting, self.num_uninteresting)
+        self._taken = with_lists(context.interactions, self._top)
 
     def start_epoch(self, epoch: int, context: Context) -> None:
         if epoch % self.resample_every:
