@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from recdistill.data.interactions import Interactions
 from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.layers import layer_distances
 from recdistill.errors import OptionError
 from recdistill.ops.divergence import divergence
 from recdistill.ops.transport import cooperative_weights, transport_plan
 from recdistill.testing import check_sequence_distiller
-from sequence_cases import Step, value
+from sequence_cases import DATA, ONCE, Step, value
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -89,19 +90,23 @@ def test_some_items_stand_for_all() -> None:
     torch.testing.assert_close(everything.loss(), each.mean())
 
 
+@pytest.mark.parametrize("data", [DATA, ONCE], ids=["again", "once"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_logits_at_the_newest_items(reverse: bool) -> None:
+def test_logits_at_the_newest_items(reverse: bool, data: Interactions) -> None:
     direction: Any = "reverse" if reverse else "forward"
     options: dict[str, Any] = {"places": "newest", "direction": direction, "temperature": 2.0}
-    step = Step(AdaRec(embeddings=0.0, hidden=0.0, logits=3.0, **options))
+    step = Step(AdaRec(embeddings=0.0, hidden=0.0, logits=3.0, **options), data=data)
     users = step.batch.users
     assert step.objective.knowledge is not None
     targets = step.objective.knowledge.state(step.batch).scores(users)
+    if data is ONCE:  # train items are not recommended
+        pairs = torch.cartesian_prod(users, torch.arange(data.num_items)).unbind(1)
+        targets = targets.masked_fill(data.contains(*pairs).view_as(targets), -torch.inf)
     each = divergence(step.student.scores(users), targets, 2.0, reverse)
     torch.testing.assert_close(step.loss(), 3 * each.mean())
-    whole = Step(AdaRec(**options)).loss() - Step(AdaRec(logits=0.0, **options)).loss()
+    whole = Step(AdaRec(**options), data=data).loss() - Step(AdaRec(logits=0.0, **options), data=data).loss()
     torch.testing.assert_close(whole, each.mean())
-    some = Step(AdaRec(embeddings=0.0, hidden=0.0, logit_rows=2, **options))
+    some = Step(AdaRec(embeddings=0.0, hidden=0.0, logit_rows=2, **options), data=data)
     method: Any = some.method
     drawn = torch.randperm(len(each), generator=torch.Generator().manual_seed(0))
     method.generator.manual_seed(0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from method_cases import INTERACTIONS, KNOWLEDGE
+from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import Objective
 from recdistill.distillers.logit_kd import LogitKD, listed
 from recdistill.knowledge.teacher import live
@@ -26,7 +27,7 @@ from recdistill.testing import (
     tiny_interactions,
     tiny_sequences,
 )
-from sequence_cases import Step
+from sequence_cases import ONCE, Step
 
 DATA = tiny_sequences()
 
@@ -99,14 +100,21 @@ def test_all_items_as_a_list_are_the_whole_softmax() -> None:
 
 
 @pytest.mark.parametrize("items", ["all", "top", "sampled"])
-def test_newest_places_read_users(items: str) -> None:
-    case = _Case(items=items, places="newest", k=14)
-    users = case.batch.users
-    student, teacher = case.student.scores(users), case.teachers().scores(users)
-    if items == "top":  # of unobserved items, or of all where users take items again
-        pairs = users[:, None].expand_as(teacher).reshape(-1), torch.arange(14).expand_as(teacher).reshape(-1)
-        teacher = teacher.masked_fill(DATA.unlisted.contains(*pairs).view_as(teacher), -torch.inf)
-    torch.testing.assert_close(case.loss(), divergence(student, teacher).mean().detach())
+@pytest.mark.parametrize("data", [DATA, ONCE], ids=["again", "once"])
+def test_newest_places_read_users(data: Interactions, items: Any) -> None:
+    step = Step(LogitKD(items=items, places="newest", k=14, temperature=2.0), data=data)
+    users = step.batch.users
+    assert step.objective.knowledge is not None
+    student, teacher = step.student.scores(users), step.objective.knowledge.state(step.batch).scores(users)
+    if data is ONCE:  # train items are not recommended
+        teacher = teacher.masked_fill(observed(data, users), -torch.inf)
+    torch.testing.assert_close(step.loss(), divergence(student, teacher, 2.0).mean())
+
+
+def observed(data: Interactions, users: Tensor) -> Tensor:
+    """Which items the users have taken, (b, I)."""
+    pairs = torch.cartesian_prod(users, torch.arange(data.num_items)).unbind(1)
+    return data.contains(*pairs).view(len(users), -1)
 
 
 def test_a_teacher_that_reads_fewer_items() -> None:
@@ -166,9 +174,9 @@ def test_the_students_scores_are_scaled() -> None:
         batch = batch_of(INTERACTIONS)
         state = student.state(batch)
         (found,) = objective.terms(student, state, batch).values()
-        torch.testing.assert_close(
-            found, divergence(7 * state.scores(batch.users), KNOWLEDGE.scores(batch.users)).mean()
-        )
+        targets = KNOWLEDGE.scores(batch.users)
+        targets = targets.masked_fill(observed(INTERACTIONS, batch.users), -torch.inf)
+        torch.testing.assert_close(found, divergence(7 * state.scores(batch.users), targets).mean())
 
 
 @pytest.mark.parametrize("items", ["top", "sampled"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdistill.ops import tiles
+from recdistill.ops import Rows, tiles
 from recdistill.ops.divergence import divergence, softmax_divergence
 
 STUDENT = torch.tensor([[1.2, -0.3, 0.7, 0]], dtype=torch.float64)
@@ -68,6 +68,31 @@ def test_tiles_agree_with_the_twin(reverse: bool, biased: bool, monkeypatch: pyt
         torch.autograd.grad(3 * found, wanted), torch.autograd.grad(3 * expected, wanted), strict=True
     ):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_takes_no_part(reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "_TILE_ROWS", 16)
+    generator = torch.Generator().manual_seed(0)
+    rows, items, bias = (
+        torch.randn(*shape, generator=generator).requires_grad_() for shape in ((37, 3), (11, 3), (11,))
+    )
+    teacher = torch.randn(37, 11, generator=generator)
+    left_out = torch.rand(37, 11, generator=generator) < 0.4
+    left_out[3], left_out[4], left_out[30, :10] = True, False, True  # a row without others, all, one
+    exclude = Rows(
+        torch.cat([torch.zeros(1).long(), left_out.sum(1).cumsum(0)]), left_out.nonzero()[:, 1].int()
+    )
+    found = softmax_divergence(rows, items, bias, lambda own: teacher[own], 1.7, reverse, exclude)
+    expected = divergence(
+        rows @ items.T + bias, teacher.masked_fill(left_out, -torch.inf), 1.7, reverse
+    ).mean()
+    torch.testing.assert_close(found, expected)
+    wanted = [rows, items, bias]
+    for one, other in zip(
+        torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 def test_the_student_that_scores_as_the_teacher_has_no_loss() -> None:

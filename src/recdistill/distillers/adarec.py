@@ -9,7 +9,8 @@ Search, 2021.
 e: what enters the first layer; h_i: what layer i leaves; t, s: scores of items as the next one; w, u: weights of
 layers, moved after each step; W, b, V, c learnt; a, b, l: ``embeddings``, ``hidden``, ``logits``. Each term is a mean
 over the items of the batch's windows. Logits are compared there, or at the newest item of each user alone
-(``places="newest"``): the teacher was trained on what follows the others, and serving asks what follows the newest.
+(``places="newest"``), there without the user's train items unless users take items again: the teacher was trained on
+what follows the others, and serving asks which new item follows the newest.
 
 The authors' code calls every KL with its arguments exchanged (``direction="reverse"``; the weights of the teacher's
 layers then follow the one that is not), counts padding, and divides by sequences in place of items, so that its KLs
@@ -100,6 +101,7 @@ class AdaRec(Distiller):
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator
+        self._taken = context.interactions.unlisted
         if self.embeddings + self.hidden == 0:
             return
         own, other = shapes(context)
@@ -123,7 +125,7 @@ class AdaRec(Distiller):
         if self.logits > 0 and self.places == "newest":
             drawn = self._drawn(len(batch.users))
             users = batch.users if drawn is None else batch.users[drawn.to(batch.users.device)]
-            newest = newest_divergence(student, teacher, users, self.temperature, self.reverse)
+            newest = newest_divergence(student, teacher, users, self._taken, self.temperature, self.reverse)
             loss = loss + self.logits * newest
         return loss
 

@@ -7,7 +7,8 @@ Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
 t, s: the teacher's and the student's scores of items as the next one. Places are all items of the batch's windows,
 or the newest of each user. The softmaxes run over the whole catalogue, over the teacher's top k items and the one
 that came next, or over items drawn uniformly and the one that came next; entries of a place that are the same item
-count once. The top k at the newest items are the teacher's stored lists, of unobserved items. Over the whole
+count once. At the newest items no softmax has the user's train items, which are not recommended, unless users take
+items again; the top k there are the teacher's stored lists. Over the whole
 catalogue a tile of scores is held at a time. Padding takes no part. Published search code (AdaRec) has the arguments
 of KL exchanged (``reverse``), counts padding and sums over places.
 """
@@ -21,12 +22,14 @@ from pydantic import Field
 from torch import Tensor
 
 from recdistill.config import validated
+from recdistill.data.interactions import Interactions
 from recdistill.distillers.base import Context, Distiller, list_scores
 from recdistill.distillers.layers import both
 from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, State
 from recdistill.models.sequence_state import SequenceState
+from recdistill.ops import Rows
 from recdistill.ops.divergence import divergence, softmax_divergence
 
 _TILE = 256
@@ -69,6 +72,7 @@ class LogitKD(Distiller):
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator
+        self._taken = context.interactions.unlisted
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         if self.places == "newest":
@@ -90,10 +94,15 @@ class LogitKD(Distiller):
             ids = self._drawn(batch).expand(len(users), -1).contiguous()
             scores, targets = list_scores(student, users, ids), teacher.scores(users, ids)
         elif isinstance(student, SequenceState):
-            return newest_divergence(student, teacher, users, self.temperature, self.reverse)
+            return newest_divergence(student, teacher, users, self._taken, self.temperature, self.reverse)
         else:
+            ids = torch.arange(batch.num_items, device=users.device).expand(len(users), -1)
             scores, targets = student.scores(users) * student.score_scale, teacher.scores(users)
         targets = targets * teacher.score_scale
+        if self.items != "top":  # lists have none of them
+            pairs = users[:, None].expand_as(ids).reshape(-1).cpu(), ids.reshape(-1).cpu()
+            taken = self._taken.contains(*pairs).view_as(ids)
+            targets = targets.masked_fill(taken.to(targets.device), -torch.inf)
         return divergence(scores, targets.to(scores), self.temperature, self.reverse).mean()
 
     def _drawn(self, batch: Batch) -> Tensor:
@@ -116,16 +125,20 @@ def newest_divergence(
     student: SequenceState,
     teacher: TeacherState,
     users: Tensor,
+    taken: Interactions,
     temperature: float = 1.0,
     reverse: bool = False,
 ) -> Tensor:
-    """L over the whole catalogue, at the newest item of each of ``users``."""
+    """L over what is not ``taken``, at the newest item of each of ``users``."""
     vectors = student.score_vectors_of(users)
 
     def targets(part: slice) -> Tensor:
         return teacher.scores(users[part]) * teacher.score_scale
 
-    return softmax_divergence(vectors.users, vectors.items, vectors.item_bias, targets, temperature, reverse)
+    rows = Rows(*(part.to(users.device) for part in taken.rows(users.cpu())))
+    return softmax_divergence(
+        vectors.users, vectors.items, vectors.item_bias, targets, temperature, reverse, rows
+    )
 
 
 @torch.no_grad()

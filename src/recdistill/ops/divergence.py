@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recdistill.ops.rows import Rows
 from recdistill.ops.tiles import tile_rows
 
+_NOTHING = -1e30
+"""Score of both sides where an item takes no part: no probability, and no difference."""
 _TILE_SCORES = 1 << 19
 """Scores of the student held at once on a CPU, but for tiles of the least rows; there are as many targets."""
 
@@ -21,6 +24,7 @@ def softmax_divergence(
     targets: Callable[[slice], Tensor],
     temperature: float = 1.0,
     reverse: bool = False,
+    exclude: Rows | None = None,
 ) -> Tensor:
     """τ² · mean over n of KL(softmax(t/τ) ‖ softmax(s/τ)), with s = rows · itemsᵀ + bias.
 
@@ -33,11 +37,12 @@ def softmax_divergence(
         targets: the scores t of a slice of the rows, (m, I); no gradient flows to them.
         temperature: τ, above 0.
         reverse: KL(softmax(s/τ) ‖ softmax(t/τ)).
+        exclude: the items of each row that take no part, n rows; a row without others gives 0.
 
     Returns:
         Scalar.
     """
-    loss: Tensor = _SoftmaxDivergence.apply(rows, items, bias, targets, temperature, reverse)  # pyright: ignore[reportAssignmentType]
+    loss: Tensor = _SoftmaxDivergence.apply(rows, items, bias, targets, temperature, reverse, exclude)  # pyright: ignore[reportAssignmentType]
     return loss
 
 
@@ -73,6 +78,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
         targets: Callable[[slice], Tensor],
         temperature: float,
         reverse: bool,
+        exclude: Rows | None,
     ) -> Tensor:
         full = torch.float64 if rows.dtype == torch.float64 else torch.float32
         device = rows.device
@@ -90,7 +96,11 @@ class _SoftmaxDivergence(torch.autograd.Function):
                 if bias is not None:
                     scores += bias
                 scores /= temperature
-                value, gradient = _tile_divergence(scores, targets(own).to(full) / temperature, reverse)
+                wanted = targets(own).to(full) / temperature
+                if exclude is not None:
+                    place = _places(exclude, own)
+                    scores[place] = wanted[place] = _NOTHING
+                value, gradient = _tile_divergence(scores, wanted, reverse)
                 total += value.sum(dtype=torch.float64)
                 by_row[own] = gradient @ right
                 by_item.addmm_(left[own].T, gradient)
@@ -108,7 +118,14 @@ class _SoftmaxDivergence(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         scale = gradient * ctx.scale
         by_row, by_item, by_bias = (None if g is None else g * scale for g in ctx.saved_tensors)
-        return by_row, by_item, by_bias, None, None, None
+        return by_row, by_item, by_bias, None, None, None, None
+
+
+def _places(listed: Rows, part: slice) -> tuple[Tensor, Tensor]:
+    """Rows, from the first of the part, and columns of what is listed in it."""
+    indptr = listed.indptr[part.start : part.stop + 1]
+    row = torch.repeat_interleave(torch.arange(part.stop - part.start, device=indptr.device), indptr.diff())
+    return row, listed.items[int(indptr[0]) : int(indptr[-1])].long()
 
 
 def _tile_divergence(scores: Tensor, targets: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
