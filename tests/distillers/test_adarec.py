@@ -10,6 +10,7 @@ import torch
 from recdistill.data.interactions import Interactions
 from recdistill.distillers.adarec import AdaRec
 from recdistill.distillers.layers import layer_distances
+from recdistill.distillers.logit_kd import LogitKD
 from recdistill.errors import OptionError
 from recdistill.ops.divergence import divergence
 from recdistill.ops.transport import cooperative_weights, transport_plan
@@ -94,12 +95,17 @@ def test_some_items_stand_for_all() -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_logits_at_the_newest_items(reverse: bool, data: Interactions) -> None:
     direction: Any = "reverse" if reverse else "forward"
-    options: dict[str, Any] = {"places": "newest", "direction": direction, "temperature": 2.0}
+    options: dict[str, Any] = {
+        "places": "newest",
+        "direction": direction,
+        "temperature": 2.0,
+        "mask_seen": data is ONCE,
+    }
     step = Step(AdaRec(embeddings=0.0, hidden=0.0, logits=3.0, **options), data=data)
     users = step.batch.users
     assert step.objective.knowledge is not None
     targets = step.objective.knowledge.state(step.batch).scores(users)
-    if data is ONCE:  # train items are not recommended
+    if data is ONCE:
         pairs = torch.cartesian_prod(users, torch.arange(data.num_items)).unbind(1)
         targets = targets.masked_fill(data.contains(*pairs).view_as(targets), -torch.inf)
     each = divergence(step.student.scores(users), targets, 2.0, reverse)
@@ -111,6 +117,13 @@ def test_logits_at_the_newest_items(reverse: bool, data: Interactions) -> None:
     drawn = torch.randperm(len(each), generator=torch.Generator().manual_seed(0))
     method.generator.manual_seed(0)
     torch.testing.assert_close(some.loss(), each[drawn[:2]].mean())
+
+
+def test_logits_of_what_was_not_seen() -> None:
+    step = Step(AdaRec(embeddings=0.0, hidden=0.0, mask_seen=True), data=ONCE)
+    expected = Step(LogitKD(mask_seen=True), data=ONCE).loss()
+    torch.testing.assert_close(step.loss(), expected)
+    assert float(expected.detach()) != value(AdaRec(embeddings=0.0, hidden=0.0))
 
 
 def test_what_is_read_is_what_is_needed() -> None:

@@ -102,13 +102,60 @@ def test_all_items_as_a_list_are_the_whole_softmax() -> None:
 @pytest.mark.parametrize("items", ["all", "top", "sampled"])
 @pytest.mark.parametrize("data", [DATA, ONCE], ids=["again", "once"])
 def test_newest_places_read_users(data: Interactions, items: Any) -> None:
-    step = Step(LogitKD(items=items, places="newest", k=14, temperature=2.0), data=data)
+    step = Step(LogitKD(items=items, places="newest", k=14, temperature=2.0, mask_seen=True), data=data)
     users = step.batch.users
     assert step.objective.knowledge is not None
     student, teacher = step.student.scores(users), step.objective.knowledge.state(step.batch).scores(users)
-    if data is ONCE:  # train items are not recommended
-        teacher = teacher.masked_fill(observed(data, users), -torch.inf)
-    torch.testing.assert_close(step.loss(), divergence(student, teacher, 2.0).mean())
+    masked = teacher.masked_fill(observed(data, users), -torch.inf) if data is ONCE else teacher
+    torch.testing.assert_close(step.loss(), divergence(student, masked, 2.0).mean())
+    if items != "top":
+        step = Step(LogitKD(items=items, places="newest", k=14, temperature=2.0), data=data)
+        torch.testing.assert_close(step.loss(), divergence(student, teacher, 2.0).mean())
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("items", ["all", "top", "sampled"])
+def test_what_was_seen_takes_no_part(items: Any, direction: Any) -> None:
+    options: dict[str, Any] = {
+        "items": items,
+        "k": 5,
+        "temperature": 2.0,
+        "direction": direction,
+        "mask_seen": True,
+    }
+    step = Step(LogitKD(**options), data=ONCE)
+    own, other = step.student.logits(), step.teacher.logits()
+    places = step.student.places
+    seen = torch.zeros(own.shape, dtype=torch.bool)
+    for row, (window, slot) in enumerate(zip(places.owners.tolist(), places.slots.tolist(), strict=True)):
+        seen[row, places.items[(places.owners == window) & (places.slots <= slot)]] = True
+    other = other.masked_fill(seen, -torch.inf)
+    method: Any = step.method
+    if items != "all":
+        kept = torch.zeros(own.shape, dtype=torch.bool)
+        if items == "top":
+            kept.scatter_(1, other.topk(5, dim=1).indices, True)
+        else:
+            kept[
+                :, torch.randperm(14, generator=torch.Generator().set_state(method.generator.get_state()))[:5]
+            ] = True
+        following = step.batch.next_items
+        kept[following >= 0, following[following >= 0]] = True
+        other = other.masked_fill(~kept, -torch.inf)
+    torch.testing.assert_close(step.loss(), divergence(own, other, 2.0, direction == "reverse").mean())
+    again = Step(LogitKD(**options)), Step(LogitKD(**options | {"mask_seen": False}))
+    torch.testing.assert_close(again[0].loss(), again[1].loss())  # where users take items again
+
+
+def test_a_list_of_seen_items_alone() -> None:
+    step = Step(LogitKD(), data=ONCE)
+    ids, targets = listed(step.student, step.teacher, 99, None, ONCE)
+    assert torch.equal(ids < 0, torch.isneginf(targets))
+    assert int((ids >= 0).sum(1).max()) <= ONCE.num_items - 1
+    seen = step.student.places.up_to(torch.arange(len(ids)))
+    for row in range(len(ids)):
+        own = seen.items[seen.indptr[row] : seen.indptr[row + 1]]
+        assert not torch.isin(own, ids[row]).any()
 
 
 def observed(data: Interactions, users: Tensor) -> Tensor:
@@ -147,11 +194,13 @@ def test_every_option_changes_the_loss() -> None:
 @pytest.mark.parametrize("items", ["all", "top", "sampled"])
 def test_conforms(items: Any) -> None:
     check_sequence_distiller(lambda: LogitKD(items=items, k=5, temperature=1.5))
+    check_sequence_distiller(lambda: LogitKD(items=items, k=5, mask_seen=True))
 
 
 @pytest.mark.parametrize("items", ["top", "sampled"])
 def test_newest_places_conform_for_any_model(items: Any) -> None:
     check_distiller(lambda: LogitKD(items=items, k=5, places="newest"))
+    check_distiller(lambda: LogitKD(items=items, k=5, places="newest", mask_seen=True))
     check_sequence_distiller(lambda: LogitKD(items=items, k=5, places="newest"))
 
 
@@ -166,16 +215,20 @@ def test_any_teacher_serves_the_newest_places() -> None:
     assert float(term.detach()) > 0
 
 
-def test_the_students_scores_are_scaled() -> None:
+@pytest.mark.parametrize("mask_seen", [False, True])
+def test_the_students_scores_are_scaled(mask_seen: bool) -> None:
     student = built(CML(dim=3, score_scale=7.0), INTERACTIONS)
     for items in ("all", "sampled"):
-        objective = Objective([LogitKD(places="newest", items=items, k=60)], KNOWLEDGE, base_weight=0.0)
+        objective = Objective(
+            [LogitKD(places="newest", items=items, k=60, mask_seen=mask_seen)], KNOWLEDGE, base_weight=0.0
+        )
         objective.setup(student, INTERACTIONS, 1, torch.Generator().manual_seed(0), CPU)
         batch = batch_of(INTERACTIONS)
         state = student.state(batch)
         (found,) = objective.terms(student, state, batch).values()
         targets = KNOWLEDGE.scores(batch.users)
-        targets = targets.masked_fill(observed(INTERACTIONS, batch.users), -torch.inf)
+        if mask_seen:
+            targets = targets.masked_fill(observed(INTERACTIONS, batch.users), -torch.inf)
         torch.testing.assert_close(found, divergence(7 * state.scores(batch.users), targets).mean())
 
 

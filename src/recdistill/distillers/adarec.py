@@ -9,8 +9,8 @@ Search, 2021.
 e: what enters the first layer; h_i: what layer i leaves; t, s: scores of items as the next one; w, u: weights of
 layers, moved after each step; W, b, V, c learnt; a, b, l: ``embeddings``, ``hidden``, ``logits``. Each term is a mean
 over the items of the batch's windows. Logits are compared there, or at the newest item of each user alone
-(``places="newest"``), there without the user's train items unless users take items again: the teacher was trained on
-what follows the others, and serving asks which new item follows the newest.
+(``places="newest"``): the teacher was trained on what follows the others. Much of its probability may be on items that
+the user has already, which are not recommended: ``mask_seen`` leaves them out.
 
 The authors' code calls every KL with its arguments exchanged (``direction="reverse"``; the weights of the teacher's
 layers then follow the one that is not), counts padding, and divides by sequences in place of items, so that its KLs
@@ -38,7 +38,7 @@ from recdistill.distillers.layers import (
     shapes,
     stacked,
 )
-from recdistill.distillers.logit_kd import logit_divergence, newest_divergence
+from recdistill.distillers.logit_kd import logit_divergence, newest_divergence, seen_of
 from recdistill.errors import OptionError
 from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.sequence import SequenceReads
@@ -60,6 +60,8 @@ class AdaRec(Distiller):
         logit_rows: places of a step at which logits are compared, drawn anew each step, at least 1; all by default
             (paper). The divergence is most of a step's time over a large catalogue, and its mean over some places has
             the same expectation.
+        mask_seen: whether a user's own items, up to the place, take no part in the logits (paper: they do); without
+            effect where users take items again.
         temperature: τ of the logits, above 0 (paper's code: 1).
         solver: of the transport: ``exact`` (paper) or ``sinkhorn``.
         weight_temperature: of the layers' weights, above 0 (paper: 10).
@@ -82,6 +84,7 @@ class AdaRec(Distiller):
         direction: Literal["forward", "reverse"] = "forward",
         places: Literal["all", "newest"] = "all",
         logit_rows: Annotated[int, Field(ge=1)] | None = None,
+        mask_seen: bool = False,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
         solver: Literal["exact", "sinkhorn"] = "exact",
         weight_temperature: Annotated[float, Field(gt=0)] = 10.0,
@@ -91,7 +94,12 @@ class AdaRec(Distiller):
         if embeddings + hidden + logits == 0:
             raise OptionError("adarec: every part has weight 0", "give embeddings, hidden or logits a weight")
         self.weight, self.embeddings, self.hidden, self.logits = weight, embeddings, hidden, logits
-        self.places, self.logit_rows, self.temperature = places, logit_rows, temperature
+        self.places, self.logit_rows, self.mask_seen, self.temperature = (
+            places,
+            logit_rows,
+            mask_seen,
+            temperature,
+        )
         self._item_by_item = embeddings + hidden > 0 or places == "all"
         self.needs = frozenset({"hidden_states"} if self._item_by_item else set[str]())
         if logits > 0 and places == "newest":
@@ -101,7 +109,7 @@ class AdaRec(Distiller):
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator
-        self._taken = context.interactions.unlisted
+        self._seen = seen_of(context) if self.mask_seen else None
         if self.embeddings + self.hidden == 0:
             return
         own, other = shapes(context)
@@ -125,7 +133,7 @@ class AdaRec(Distiller):
         if self.logits > 0 and self.places == "newest":
             drawn = self._drawn(len(batch.users))
             users = batch.users if drawn is None else batch.users[drawn.to(batch.users.device)]
-            newest = newest_divergence(student, teacher, users, self._taken, self.temperature, self.reverse)
+            newest = newest_divergence(student, teacher, users, self._seen, self.temperature, self.reverse)
             loss = loss + self.logits * newest
         return loss
 
@@ -148,7 +156,9 @@ class AdaRec(Distiller):
             if drawn is not None:
                 drawn = drawn.to(reads.rows.device)
                 reads = reads.at(reads.rows[drawn], drawn)
-            loss = loss + self.logits * logit_divergence(own, reads, self.temperature, self.reverse)
+            loss = loss + self.logits * logit_divergence(
+                own, reads, self._seen, self.temperature, self.reverse
+            )
         return loss
 
     def _drawn(self, count: int) -> Tensor | None:

@@ -7,8 +7,8 @@ Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
 t, s: the teacher's and the student's scores of items as the next one. Places are all items of the batch's windows,
 or the newest of each user. The softmaxes run over the whole catalogue, over the teacher's top k items and the one
 that came next, or over items drawn uniformly and the one that came next; entries of a place that are the same item
-count once. At the newest items no softmax has the user's train items, which are not recommended, unless users take
-items again; the top k there are the teacher's stored lists. Over the whole
+count once. The top k at the newest items are the teacher's stored lists, of unobserved items. A teacher may give much
+of its probability to items that the user has already, which are not recommended (``mask_seen``). Over the whole
 catalogue a tile of scores is held at a time. Padding takes no part. Published search code (AdaRec) has the arguments
 of KL exchanged (``reverse``), counts padding and sums over places.
 """
@@ -29,8 +29,8 @@ from recdistill.knowledge.base import TeacherState
 from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, State
 from recdistill.models.sequence_state import SequenceState
-from recdistill.ops import Rows
 from recdistill.ops.divergence import divergence, softmax_divergence
+from recdistill.ops.rows import Rows, pairs_of
 
 _TILE = 256
 
@@ -46,6 +46,8 @@ class LogitKD(Distiller):
             ``top`` reads stored lists, the others scores).
         temperature: τ, above 0 (paper: 1 to 20).
         direction: ``forward`` is KL(teacher ‖ student), ``reverse`` KL(student ‖ teacher).
+        mask_seen: whether a user's own items, up to the place, take no part; without effect where users take items
+            again.
     """
 
     @validated
@@ -58,10 +60,11 @@ class LogitKD(Distiller):
         places: Literal["all", "newest"] = "all",
         temperature: Annotated[float, Field(gt=0)] = 1.0,
         direction: Literal["forward", "reverse"] = "forward",
+        mask_seen: bool = False,
     ) -> None:
         super().__init__()
         self.weight, self.items, self.k, self.places = weight, items, k, places
-        self.temperature, self.reverse = temperature, direction == "reverse"
+        self.temperature, self.reverse, self.mask_seen = temperature, direction == "reverse", mask_seen
         if places == "all":
             self.needs, self.student_needs = frozenset({"hidden_states"}), frozenset({"hidden_states"})
         else:
@@ -72,16 +75,16 @@ class LogitKD(Distiller):
 
     def setup(self, context: Context) -> None:
         self.generator = context.generator
-        self._taken = context.interactions.unlisted
+        self._seen = seen_of(context) if self.mask_seen else None
 
     def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
         if self.places == "newest":
             return self._newest(student, teacher, batch)
         own, reads = both(student, teacher)
         if self.items == "all":
-            return logit_divergence(own, reads, self.temperature, self.reverse)
+            return logit_divergence(own, reads, self._seen, self.temperature, self.reverse)
         ids = self._drawn(batch) if self.items == "sampled" else None
-        ids, targets = listed(own, reads, self.k, ids)
+        ids, targets = listed(own, reads, self.k, ids, self._seen)
         scores = own.logits(reads.rows, ids)
         return divergence(scores, targets, self.temperature, self.reverse).mean()
 
@@ -94,15 +97,15 @@ class LogitKD(Distiller):
             ids = self._drawn(batch).expand(len(users), -1).contiguous()
             scores, targets = list_scores(student, users, ids), teacher.scores(users, ids)
         elif isinstance(student, SequenceState):
-            return newest_divergence(student, teacher, users, self._taken, self.temperature, self.reverse)
+            return newest_divergence(student, teacher, users, self._seen, self.temperature, self.reverse)
         else:
             ids = torch.arange(batch.num_items, device=users.device).expand(len(users), -1)
             scores, targets = student.scores(users) * student.score_scale, teacher.scores(users)
         targets = targets * teacher.score_scale
-        if self.items != "top":  # lists have none of them
+        if self.items != "top" and self._seen is not None:  # lists have none of them
             pairs = users[:, None].expand_as(ids).reshape(-1).cpu(), ids.reshape(-1).cpu()
-            taken = self._taken.contains(*pairs).view_as(ids)
-            targets = targets.masked_fill(taken.to(targets.device), -torch.inf)
+            seen = self._seen.contains(*pairs).view_as(ids)
+            targets = targets.masked_fill(seen.to(targets.device), -torch.inf)
         return divergence(scores, targets.to(scores), self.temperature, self.reverse).mean()
 
     def _drawn(self, batch: Batch) -> Tensor:
@@ -112,51 +115,82 @@ class LogitKD(Distiller):
         return drawn.sort().values.to(batch.users.device)
 
 
+def seen_of(context: Context) -> Interactions | None:
+    """The users' own items, which are not recommended; None where they are, as users take items again."""
+    if not context.interactions.has_repeats:
+        return context.interactions
+    context.note(f"{context.name}.mask_seen changes nothing: users take items again")
+    return None
+
+
 def logit_divergence(
-    student: SequenceState, teacher: SequenceReads, temperature: float = 1.0, reverse: bool = False
+    student: SequenceState,
+    teacher: SequenceReads,
+    seen: Interactions | None = None,
+    temperature: float = 1.0,
+    reverse: bool = False,
 ) -> Tensor:
-    """L over the whole catalogue, at every item for which the teacher has an answer."""
+    """L over the whole catalogue, at every item for which the teacher has an answer.
+
+    With ``seen``, the items of a window up to the place take no part.
+    """
     vectors = student.next_item_vectors()
     rows = vectors.users if teacher.whole else vectors.users.index_select(0, teacher.rows)
-    return softmax_divergence(rows, vectors.items, vectors.item_bias, teacher.logits, temperature, reverse)
+    before = None if seen is None else student.places.up_to(teacher.rows)
+    return softmax_divergence(
+        rows, vectors.items, vectors.item_bias, teacher.logits, temperature, reverse, before
+    )
 
 
 def newest_divergence(
     student: SequenceState,
     teacher: TeacherState,
     users: Tensor,
-    taken: Interactions,
+    seen: Interactions | None = None,
     temperature: float = 1.0,
     reverse: bool = False,
 ) -> Tensor:
-    """L over what is not ``taken``, at the newest item of each of ``users``."""
+    """L over the whole catalogue but for what is ``seen``, at the newest item of each of ``users``."""
     vectors = student.score_vectors_of(users)
 
     def targets(part: slice) -> Tensor:
         return teacher.scores(users[part]) * teacher.score_scale
 
-    rows = Rows(*(part.to(users.device) for part in taken.rows(users.cpu())))
+    before = None if seen is None else Rows(*(part.to(users.device) for part in seen.rows(users.cpu())))
     return softmax_divergence(
-        vectors.users, vectors.items, vectors.item_bias, targets, temperature, reverse, rows
+        vectors.users, vectors.items, vectors.item_bias, targets, temperature, reverse, before
     )
 
 
 @torch.no_grad()
 def listed(
-    student: SequenceState, teacher: SequenceReads, k: int, drawn: Tensor | None
+    student: SequenceState,
+    teacher: SequenceReads,
+    k: int,
+    drawn: Tensor | None,
+    seen: Interactions | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ids and teacher's scores of each place's list, (n, k + 1): its top k or what was drawn, and the next item.
 
-    Scores are −inf, and ids −1, where the next item is listed already or there is none.
+    Scores are −inf, and ids −1, where the next item is listed already or there is none, and with ``seen`` at the items
+    of the window up to the place.
     """
     assert student.batch is not None
     following = student.batch.next_items[teacher.rows]
     k = min(k, student.num_items) if drawn is None else len(drawn)
     ids = torch.full((len(following), k + 1), -1, device=following.device)
     targets = torch.full(ids.shape, -torch.inf, device=ids.device, dtype=teacher.vectors.users.dtype)
+    before = None if seen is None else student.places.up_to(teacher.rows)
+    column_of = torch.full((student.num_items,), -1, device=ids.device)
+    if drawn is not None:
+        column_of[drawn] = torch.arange(k, device=ids.device)
     for start in range(0, len(following), _TILE):
         part = slice(start, start + _TILE)
         logits = teacher.logits(part, drawn)
+        if before is not None:
+            place, item = pairs_of(before, part)
+            column = item if drawn is None else column_of[item]
+            logits[place[column >= 0], column[column >= 0]] = -torch.inf
         if drawn is None:
             targets[part, :k], ids[part, :k] = logits.topk(k, dim=1)
             last = logits.gather(1, following[part, None].clamp(min=0))
@@ -171,7 +205,7 @@ def listed(
             last = (outputs * table[place]).sum(dim=1, keepdim=True)
             last = last if bias is None else last + bias[place][:, None]
         targets[part, k:] = last
-    ids[:, k] = following
+    ids.masked_fill_(torch.isneginf(targets), -1)[:, k] = following
     twice = (following < 0) | (ids[:, :k] == following[:, None]).any(dim=1)
     targets[twice, k], ids[twice, k] = -torch.inf, -1
     return ids, targets

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.ops.rows import Rows
+from recdistill.ops.rows import Rows, pairs_of
 from recdistill.ops.tiles import tile_rows
 
 _NOTHING = -1e30
@@ -37,7 +37,7 @@ def softmax_divergence(
         targets: the scores t of a slice of the rows, (m, I); no gradient flows to them.
         temperature: τ, above 0.
         reverse: KL(softmax(s/τ) ‖ softmax(t/τ)).
-        exclude: the items of each row that take no part, n rows; a row without others gives 0.
+        exclude: the items of each row that take no part, n rows, in any order; a row without others gives 0.
 
     Returns:
         Scalar.
@@ -98,7 +98,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
                 scores /= temperature
                 wanted = targets(own).to(full) / temperature
                 if exclude is not None:
-                    place = _places(exclude, own)
+                    place = pairs_of(exclude, own)
                     scores[place] = wanted[place] = _NOTHING
                 value, gradient = _tile_divergence(scores, wanted, reverse)
                 total += value.sum(dtype=torch.float64)
@@ -119,13 +119,6 @@ class _SoftmaxDivergence(torch.autograd.Function):
         scale = gradient * ctx.scale
         by_row, by_item, by_bias = (None if g is None else g * scale for g in ctx.saved_tensors)
         return by_row, by_item, by_bias, None, None, None, None
-
-
-def _places(listed: Rows, part: slice) -> tuple[Tensor, Tensor]:
-    """Rows, from the first of the part, and columns of what is listed in it."""
-    indptr = listed.indptr[part.start : part.stop + 1]
-    row = torch.repeat_interleave(torch.arange(part.stop - part.start, device=indptr.device), indptr.diff())
-    return row, listed.items[int(indptr[0]) : int(indptr[-1])].long()
 
 
 def _tile_divergence(scores: Tensor, targets: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,13 @@ class Rows(NamedTuple):
     items: Tensor
 
 
+def pairs_of(rows: Rows, part: slice) -> tuple[Tensor, Tensor]:
+    """Each (row, id) of the rows of ``part``, which count from 0: two of shape ``(m,)``, int64."""
+    indptr = rows.indptr[part.start : part.stop + 1]
+    row = torch.repeat_interleave(torch.arange(len(indptr) - 1, device=indptr.device), indptr.diff())
+    return row, rows.items[int(indptr[0]) : int(indptr[-1])].long()
+
+
 def lower_bound(indptr: Tensor, items: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
     """Count, for each (row, id), the row's items that are smaller than the id.
 
