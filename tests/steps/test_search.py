@@ -420,6 +420,15 @@ def test_any_teacher_and_method_at_the_newest_item(root: Path, tmp_path: Path) -
         assert manifest.summary["teacher"] == read_manifest(root / "bpr").hash
 
 
+@pytest.mark.parametrize("places", ["all", "newest"])
+def test_logits_of_what_was_not_seen(places: str, root: Path, tmp_path: Path) -> None:
+    method = {"method": "adarec", "places": places, "mask_seen": True, "logit_rows": 16}
+    found_in(root, tmp_path / "x", methods=method)
+    lines = (tmp_path / "x" / "history.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["losses"]["adarec"] for line in lines]
+    assert losses[-1] < losses[0]
+
+
 def test_the_command(root: Path, tmp_path: Path, recdistill: Command) -> None:
     options = {"search": SEARCH, "model": MODEL, "training": FAST}
     sets = [f"--set={name}.{key}={value}" for name, table in options.items() for key, value in table.items()]
