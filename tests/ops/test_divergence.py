@@ -80,9 +80,14 @@ def test_what_takes_no_part(reverse: bool, monkeypatch: pytest.MonkeyPatch) -> N
     teacher = torch.randn(37, 11, generator=generator)
     left_out = torch.rand(37, 11, generator=generator) < 0.4
     left_out[3], left_out[4], left_out[30, :10] = True, False, True  # a row without others, all, one
-    exclude = Rows(
+    taken = Rows(
         torch.cat([torch.zeros(1).long(), left_out.sum(1).cumsum(0)]), left_out.nonzero()[:, 1].int()
     )
+
+    def exclude(part: slice) -> Rows:
+        indptr = taken.indptr[part.start : part.stop + 1]
+        return Rows(indptr - indptr[0], taken.items[int(indptr[0]) : int(indptr[-1])])
+
     found = softmax_divergence(rows, items, bias, lambda own: teacher[own], 1.7, reverse, exclude)
     expected = divergence(
         rows @ items.T + bias, teacher.masked_fill(left_out, -torch.inf), 1.7, reverse

@@ -136,9 +136,13 @@ def logit_divergence(
     """
     vectors = student.next_item_vectors()
     rows = vectors.users if teacher.whole else vectors.users.index_select(0, teacher.rows)
-    before = None if seen is None else student.places.up_to(teacher.rows)
+
+    def before(part: slice) -> Rows:
+        return student.places.up_to(teacher.rows[part])
+
+    exclude = None if seen is None else before
     return softmax_divergence(
-        rows, vectors.items, vectors.item_bias, teacher.logits, temperature, reverse, before
+        rows, vectors.items, vectors.item_bias, teacher.logits, temperature, reverse, exclude
     )
 
 
@@ -156,9 +160,13 @@ def newest_divergence(
     def targets(part: slice) -> Tensor:
         return teacher.scores(users[part]) * teacher.score_scale
 
-    before = None if seen is None else Rows(*(part.to(users.device) for part in seen.rows(users.cpu())))
+    def own(part: slice) -> Rows:
+        assert seen is not None
+        return Rows(*(found.to(users.device) for found in seen.rows(users[part].cpu())))
+
+    exclude = None if seen is None else own
     return softmax_divergence(
-        vectors.users, vectors.items, vectors.item_bias, targets, temperature, reverse, before
+        vectors.users, vectors.items, vectors.item_bias, targets, temperature, reverse, exclude
     )
 
 
@@ -180,15 +188,14 @@ def listed(
     k = min(k, student.num_items) if drawn is None else len(drawn)
     ids = torch.full((len(following), k + 1), -1, device=following.device)
     targets = torch.full(ids.shape, -torch.inf, device=ids.device, dtype=teacher.vectors.users.dtype)
-    before = None if seen is None else student.places.up_to(teacher.rows)
     column_of = torch.full((student.num_items,), -1, device=ids.device)
     if drawn is not None:
         column_of[drawn] = torch.arange(k, device=ids.device)
     for start in range(0, len(following), _TILE):
         part = slice(start, start + _TILE)
         logits = teacher.logits(part, drawn)
-        if before is not None:
-            place, item = pairs_of(before, part)
+        if seen is not None:
+            place, item = pairs_of(student.places.up_to(teacher.rows[part]))
             column = item if drawn is None else column_of[item]
             logits[place[column >= 0], column[column >= 0]] = -torch.inf
         if drawn is None:

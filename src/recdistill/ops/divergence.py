@@ -24,7 +24,7 @@ def softmax_divergence(
     targets: Callable[[slice], Tensor],
     temperature: float = 1.0,
     reverse: bool = False,
-    exclude: Rows | None = None,
+    exclude: Callable[[slice], Rows] | None = None,
 ) -> Tensor:
     """τ² · mean over n of KL(softmax(t/τ) ‖ softmax(s/τ)), with s = rows · itemsᵀ + bias.
 
@@ -37,7 +37,7 @@ def softmax_divergence(
         targets: the scores t of a slice of the rows, (m, I); no gradient flows to them.
         temperature: τ, above 0.
         reverse: KL(softmax(s/τ) ‖ softmax(t/τ)).
-        exclude: the items of each row that take no part, n rows, in any order; a row without others gives 0.
+        exclude: of a slice of the rows the items, in any order, that take no part; a row without others gives 0.
 
     Returns:
         Scalar.
@@ -78,7 +78,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
         targets: Callable[[slice], Tensor],
         temperature: float,
         reverse: bool,
-        exclude: Rows | None,
+        exclude: Callable[[slice], Rows] | None,
     ) -> Tensor:
         full = torch.float64 if rows.dtype == torch.float64 else torch.float32
         device = rows.device
@@ -98,7 +98,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
                 scores /= temperature
                 wanted = targets(own).to(full) / temperature
                 if exclude is not None:
-                    place = pairs_of(exclude, own)
+                    place = pairs_of(exclude(own))
                     scores[place] = wanted[place] = _NOTHING
                 value, gradient = _tile_divergence(scores, wanted, reverse)
                 total += value.sum(dtype=torch.float64)

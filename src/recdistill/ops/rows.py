@@ -24,11 +24,10 @@ class Rows(NamedTuple):
     items: Tensor
 
 
-def pairs_of(rows: Rows, part: slice) -> tuple[Tensor, Tensor]:
-    """Each (row, id) of the rows of ``part``, which count from 0: two of shape ``(m,)``, int64."""
-    indptr = rows.indptr[part.start : part.stop + 1]
-    row = torch.repeat_interleave(torch.arange(len(indptr) - 1, device=indptr.device), indptr.diff())
-    return row, rows.items[int(indptr[0]) : int(indptr[-1])].long()
+def pairs_of(rows: Rows) -> tuple[Tensor, Tensor]:
+    """The row and the id of each entry, shape ``(nnz,)`` each, int64."""
+    owners = torch.arange(len(rows.indptr) - 1, device=rows.indptr.device)
+    return torch.repeat_interleave(owners, rows.indptr.diff()), rows.items.long()
 
 
 def lower_bound(indptr: Tensor, items: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
