@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdistill.ops import Rows, tiles
+from recdistill.ops import tiles
 from recdistill.ops.divergence import divergence, softmax_divergence
 
 STUDENT = torch.tensor([[1.2, -0.3, 0.7, 0]], dtype=torch.float64)
@@ -80,13 +80,10 @@ def test_what_takes_no_part(reverse: bool, monkeypatch: pytest.MonkeyPatch) -> N
     teacher = torch.randn(37, 11, generator=generator)
     left_out = torch.rand(37, 11, generator=generator) < 0.4
     left_out[3], left_out[4], left_out[30, :10] = True, False, True  # a row without others, all, one
-    taken = Rows(
-        torch.cat([torch.zeros(1).long(), left_out.sum(1).cumsum(0)]), left_out.nonzero()[:, 1].int()
-    )
 
-    def exclude(part: slice) -> Rows:
-        indptr = taken.indptr[part.start : part.stop + 1]
-        return Rows(indptr - indptr[0], taken.items[int(indptr[0]) : int(indptr[-1])])
+    def exclude(part: slice) -> tuple[Tensor, Tensor]:
+        row, item = left_out[part].nonzero().unbind(1)
+        return row, item
 
     found = softmax_divergence(rows, items, bias, lambda own: teacher[own], 1.7, reverse, exclude)
     expected = divergence(

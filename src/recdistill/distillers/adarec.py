@@ -57,11 +57,12 @@ class AdaRec(Distiller):
         metric: D: ``kl`` (paper's code), ``mse`` or ``cosine``.
         direction: of each KL: ``forward`` is KL(teacher ‖ student), ``reverse`` the other (paper's code).
         places: where logits are compared: at ``all`` items of the windows (paper), or at the ``newest`` of each user.
-        logit_rows: places of a step at which logits are compared, drawn anew each step, at least 1; all by default
-            (paper). The divergence is most of a step's time over a large catalogue, and its mean over some places has
-            the same expectation.
-        mask_seen: whether a user's own items, up to the place, take no part in the logits (paper: they do); without
-            effect where users take items again.
+        logit_rows: items of a step (users, at the newest) at which logits are compared, drawn anew each step, at least 1;
+            all by default (paper). The divergence is most of a step's time over a large catalogue, and its mean over
+            some has the same expectation.
+        mask_seen: leave out of the logits, as recommendations do, the items that the user has already: those of the
+            window up to the place, or at the newest all train items (paper: not left out). Without effect in data in
+            which any user takes an item again.
         temperature: τ of the logits, above 0 (paper's code: 1).
         solver: of the transport: ``exact`` (paper) or ``sinkhorn``.
         weight_temperature: of the layers' weights, above 0 (paper: 10).

@@ -30,7 +30,7 @@ from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, State
 from recdistill.models.sequence_state import SequenceState
 from recdistill.ops.divergence import divergence, softmax_divergence
-from recdistill.ops.rows import Rows, pairs_of
+from recdistill.ops.rows import pairs_of
 
 _TILE = 256
 
@@ -46,8 +46,9 @@ class LogitKD(Distiller):
             ``top`` reads stored lists, the others scores).
         temperature: τ, above 0 (paper: 1 to 20).
         direction: ``forward`` is KL(teacher ‖ student), ``reverse`` KL(student ‖ teacher).
-        mask_seen: whether a user's own items, up to the place, take no part; without effect where users take items
-            again.
+        mask_seen: leave out of both softmaxes, as recommendations do, the items that the user has already: those of the
+            window up to the place, or at the newest all train items (stored lists never hold them). Without effect
+            in data in which any user takes an item again.
     """
 
     @validated
@@ -96,16 +97,16 @@ class LogitKD(Distiller):
         elif self.items == "sampled":
             ids = self._drawn(batch).expand(len(users), -1).contiguous()
             scores, targets = list_scores(student, users, ids), teacher.scores(users, ids)
+            if self._seen is not None:
+                seen = self._seen.contains(users.cpu(), ids.cpu()).to(targets.device)
+                targets = targets.masked_fill(seen, -torch.inf)
         elif isinstance(student, SequenceState):
             return newest_divergence(student, teacher, users, self._seen, self.temperature, self.reverse)
         else:
-            ids = torch.arange(batch.num_items, device=users.device).expand(len(users), -1)
             scores, targets = student.scores(users) * student.score_scale, teacher.scores(users)
+            if self._seen is not None:
+                targets = targets.index_put(_pairs(self._seen, users), targets.new_tensor(-torch.inf))
         targets = targets * teacher.score_scale
-        if self.items != "top" and self._seen is not None:  # lists have none of them
-            pairs = users[:, None].expand_as(ids).reshape(-1).cpu(), ids.reshape(-1).cpu()
-            seen = self._seen.contains(*pairs).view_as(ids)
-            targets = targets.masked_fill(seen.to(targets.device), -torch.inf)
         return divergence(scores, targets.to(scores), self.temperature, self.reverse).mean()
 
     def _drawn(self, batch: Batch) -> Tensor:
@@ -115,11 +116,20 @@ class LogitKD(Distiller):
         return drawn.sort().values.to(batch.users.device)
 
 
+def _pairs(seen: Interactions, users: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of ``users`` (b,), and the item, of each pair of theirs, shape ``(m,)`` each, int64."""
+    row, item = pairs_of(seen.rows(users.cpu()))
+    return row.to(users.device), item.to(users.device)
+
+
 def seen_of(context: Context) -> Interactions | None:
     """The users' own items, which are not recommended; None where they are, as users take items again."""
     if not context.interactions.has_repeats:
         return context.interactions
-    context.note(f"{context.name}.mask_seen changes nothing: users take items again")
+    context.note(
+        f"{context.name}.mask_seen changes nothing: users take items again; where repeated rows mean nothing, prepare"
+        " with --duplicates"
+    )
     return None
 
 
@@ -137,7 +147,7 @@ def logit_divergence(
     vectors = student.next_item_vectors()
     rows = vectors.users if teacher.whole else vectors.users.index_select(0, teacher.rows)
 
-    def before(part: slice) -> Rows:
+    def before(part: slice) -> tuple[Tensor, Tensor]:
         return student.places.up_to(teacher.rows[part])
 
     exclude = None if seen is None else before
@@ -160,9 +170,9 @@ def newest_divergence(
     def targets(part: slice) -> Tensor:
         return teacher.scores(users[part]) * teacher.score_scale
 
-    def own(part: slice) -> Rows:
+    def own(part: slice) -> tuple[Tensor, Tensor]:
         assert seen is not None
-        return Rows(*(found.to(users.device) for found in seen.rows(users[part].cpu())))
+        return _pairs(seen, users[part])
 
     exclude = None if seen is None else own
     return softmax_divergence(
@@ -195,7 +205,7 @@ def listed(
         part = slice(start, start + _TILE)
         logits = teacher.logits(part, drawn)
         if seen is not None:
-            place, item = pairs_of(student.places.up_to(teacher.rows[part]))
+            place, item = student.places.up_to(teacher.rows[part])
             column = item if drawn is None else column_of[item]
             logits[place[column >= 0], column[column >= 0]] = -torch.inf
         if drawn is None:

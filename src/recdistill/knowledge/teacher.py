@@ -241,8 +241,9 @@ class TeacherKnowledge:
                 f"set the method's depth to {have} or less, or make deeper ones ({size} of lists);"
                 f" {self._advice([kind], depth)}",
             )
-        found, place = cut(stored, min(depth, catalogue)), rows.to(stored.ids.device)
-        return Lists(found.ids[place].long().to(rows.device), found.scores[place].to(rows.device))
+        place = rows.to(stored.ids.device)
+        found = cut(Lists(stored.ids[place], stored.scores[place]), min(depth, catalogue))
+        return Lists(found.ids.long().to(rows.device), found.scores.to(rows.device))
 
     def num_undecided(self) -> int:
         """Users to whom the teacher gives one score throughout: in its stored lists, or by vectors that are 0."""

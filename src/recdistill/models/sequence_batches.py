@@ -14,7 +14,6 @@ from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import Samples, last_items, targets_a_user, windows_of
 from recdistill.errors import DataError
 from recdistill.models.base import Batch
-from recdistill.ops import Rows
 
 _SHORT = 8
 
@@ -152,13 +151,18 @@ class Places:
         rows = values.index_select(0, last[full])
         return values.new_zeros(self.windows, *values.shape[1:]).index_copy(0, full, rows)
 
-    def up_to(self, rows: Tensor) -> Rows:
-        """Of each of ``rows`` (n,) among the N, the items of its window from the first to itself, in order."""
+    def up_to(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """For each of ``rows`` (n,) among the N, the items of its window from the first to itself.
+
+        Returns:
+            Which of the n, and the item, shape ``(m,)`` each, int64.
+        """
         lengths = self.slots[rows] + 1
         ends = lengths.cumsum(0)
         index = torch.repeat_interleave(rows + 1 - ends, lengths)
         index = index + torch.arange(len(index), device=rows.device)
-        return Rows(torch.cat([ends.new_zeros(1), ends]), self.items[index])
+        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)
+        return owner, self.items[index]
 
     @cached_property
     def alike(self) -> list[tuple[Tensor, Places]]:

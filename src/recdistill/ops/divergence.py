@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.ops.rows import Rows, pairs_of
 from recdistill.ops.tiles import tile_rows
 
 _NOTHING = -1e30
@@ -24,7 +23,7 @@ def softmax_divergence(
     targets: Callable[[slice], Tensor],
     temperature: float = 1.0,
     reverse: bool = False,
-    exclude: Callable[[slice], Rows] | None = None,
+    exclude: Callable[[slice], tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """τ² · mean over n of KL(softmax(t/τ) ‖ softmax(s/τ)), with s = rows · itemsᵀ + bias.
 
@@ -37,7 +36,8 @@ def softmax_divergence(
         targets: the scores t of a slice of the rows, (m, I); no gradient flows to them.
         temperature: τ, above 0.
         reverse: KL(softmax(s/τ) ‖ softmax(t/τ)).
-        exclude: of a slice of the rows the items, in any order, that take no part; a row without others gives 0.
+        exclude: of a slice of the rows, which row of it and which item take no part, shape ``(m,)`` each; a row
+            without others gives 0.
 
     Returns:
         Scalar.
@@ -78,7 +78,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
         targets: Callable[[slice], Tensor],
         temperature: float,
         reverse: bool,
-        exclude: Callable[[slice], Rows] | None,
+        exclude: Callable[[slice], tuple[Tensor, Tensor]] | None,
     ) -> Tensor:
         full = torch.float64 if rows.dtype == torch.float64 else torch.float32
         device = rows.device
@@ -98,7 +98,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
                 scores /= temperature
                 wanted = targets(own).to(full) / temperature
                 if exclude is not None:
-                    place = pairs_of(exclude(own))
+                    place = exclude(own)
                     scores[place] = wanted[place] = _NOTHING
                 value, gradient = _tile_divergence(scores, wanted, reverse)
                 total += value.sum(dtype=torch.float64)

@@ -183,7 +183,10 @@ def check_reads(knowledge: TeacherKnowledge, methods: Iterable[Distiller], what:
     """
     for method in methods:
         name = method.method_name()
-        knowledge.require(method.needs, _row(what, method) + name)
+        try:
+            knowledge.require(method.needs, name)
+        except MissingKnowledgeError as error:
+            raise MissingKnowledgeError(_row(what, method) + error.message, error.hint) from None
         _check_listed(knowledge, method, _row(what, method) + name)
         for kind, depth in method.list_depths().items():
             have = knowledge.list_depth(kind)
