@@ -57,8 +57,8 @@ class AdaRec(Distiller):
         metric: D: ``kl`` (paper's code), ``mse`` or ``cosine``.
         direction: of each KL: ``forward`` is KL(teacher ‖ student), ``reverse`` the other (paper's code).
         places: where logits are compared: at ``all`` items of the windows (paper), or at the ``newest`` of each user.
-        logit_rows: items of a step (users, at the newest) at which logits are compared, drawn anew each step, at least 1;
-            all by default (paper). The divergence is most of a step's time over a large catalogue, and its mean over
+        logit_rows: items of a step (users, at the newest) at which logits are compared, drawn anew each step, at least
+            1; all by default (paper). The divergence is most of a step's time over a large catalogue, and its mean over
             some has the same expectation.
         mask_seen: leave out of the logits, as recommendations do, the items that the user has already: those of the
             window up to the place, or at the newest all train items (paper: not left out). Without effect in data in
