@@ -15,8 +15,11 @@ import recdistill as rd
 from line_cases import Notes
 from recdistill.artifacts import read_manifest, save_arrays
 from recdistill.data.prepared import Data
+from recdistill.distillers.logit_kd import LogitKD
 from recdistill.errors import ArtifactError, MissingKnowledgeError, OptionError
+from recdistill.knowledge.teacher import load_knowledge
 from recdistill.reporting.overall import comparison_lines, footing
+from recdistill.steps.origins import check_reads
 
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.02}
 RRD = {"method": "rrd", "num_interesting": 5, "num_uninteresting": 6, "depth": 15}
@@ -205,6 +208,15 @@ def test_what_the_store_lacks_is_said_before_a_student_is_trained(
     with pytest.raises(MissingKnowledgeError, match="de reads embeddings"):
         rd.run(file_of(log, {"knowledge": stores}, distill=[{"method": "de"}], seed=3), tmp_path / "run")
     assert not list(tmp_path.glob("*/**/weights.safetensors"))
+
+
+def test_a_named_row_keeps_the_hint_of_its_method(log: Path, stores: str, tmp_path: Path) -> None:
+    store = load_knowledge(stores.format(split=3), rd.prepare(log, tmp_path / "data", seed=3))
+    for what in ("", "mine"):
+        with pytest.raises(MissingKnowledgeError, match="logit-kd reads what each item") as error:
+            check_reads(store, [LogitKD()], what)
+        assert error.value.message.startswith("mine: ") == bool(what)
+        assert "logit-kd.places=newest" in error.value.hint
 
 
 @pytest.mark.parametrize("command", ["run", "compare"])
