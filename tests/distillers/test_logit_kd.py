@@ -147,7 +147,7 @@ def test_what_was_seen_takes_no_part(items: Any, direction: Any) -> None:
     torch.testing.assert_close(again[0].loss(), again[1].loss())  # where users take items again
 
 
-def test_a_list_of_seen_items_alone() -> None:
+def test_lists_have_no_seen_items() -> None:
     step = Step(LogitKD(), data=ONCE)
     ids, targets = listed(step.student, step.teacher, 99, None, ONCE)
     assert torch.equal(ids < 0, torch.isneginf(targets))

@@ -95,12 +95,8 @@ class AdaRec(Distiller):
         if embeddings + hidden + logits == 0:
             raise OptionError("adarec: every part has weight 0", "give embeddings, hidden or logits a weight")
         self.weight, self.embeddings, self.hidden, self.logits = weight, embeddings, hidden, logits
-        self.places, self.logit_rows, self.mask_seen, self.temperature = (
-            places,
-            logit_rows,
-            mask_seen,
-            temperature,
-        )
+        self.places, self.logit_rows = places, logit_rows
+        self.mask_seen, self.temperature = mask_seen, temperature
         self._item_by_item = embeddings + hidden > 0 or places == "all"
         self.needs = frozenset({"hidden_states"} if self._item_by_item else set[str]())
         if logits > 0 and places == "newest":

@@ -85,14 +85,18 @@ class Context:
     def teacher_top_items(self, depth: int) -> Tensor:
         """The teacher's best unobserved items of all users: ids ``(U, depth)``, int32, padded with −1.
 
+        Lists end with the catalogue.
+
         Raises:
             MissingKnowledgeError: the lists are shorter.
         """
-        return _in_blocks(self.knowledge.top_items, self.interactions.num_users, depth)
+        data = self.interactions
+        return _in_blocks(self.knowledge.top_items, data.num_users, min(depth, data.num_items))
 
     def teacher_top_users(self, depth: int) -> Tensor:
         """The same of the users of all items, ``(I, depth)``."""
-        return _in_blocks(self.knowledge.top_users, self.interactions.num_items, depth)
+        data = self.interactions
+        return _in_blocks(self.knowledge.top_users, data.num_items, min(depth, data.num_users))
 
     def student_top_items(self, depth: int, observed: bool = False) -> tuple[Tensor, Tensor]:
         """The student's best unobserved items of all users now: ids ``(U, depth)``, scores; once an epoch for all.
@@ -140,10 +144,7 @@ class Context:
 
 def _in_blocks(read: Callable[[Tensor, int], Lists], count: int, depth: int) -> Tensor:
     """Ids of the lists of rows 0 to count − 1, int32, of which no more is held in other types than a block."""
-    first = read(torch.zeros(1, dtype=torch.int64), depth)
-    found = torch.empty(
-        (count, first.ids.shape[1]), dtype=torch.int32
-    )  # no list is longer than the catalogue
+    found = torch.empty((count, depth), dtype=torch.int32)
     for rows in torch.arange(count).split(_BLOCK):
         found[rows] = read(rows, depth).ids.int()
     return found

@@ -198,15 +198,15 @@ def listed(
     k = min(k, student.num_items) if drawn is None else len(drawn)
     ids = torch.full((len(following), k + 1), -1, device=following.device)
     targets = torch.full(ids.shape, -torch.inf, device=ids.device, dtype=teacher.vectors.users.dtype)
-    column_of = torch.full((student.num_items,), -1, device=ids.device)
+    column_of = torch.arange(student.num_items, device=ids.device)
     if drawn is not None:
-        column_of[drawn] = torch.arange(k, device=ids.device)
+        column_of.fill_(-1)[drawn] = torch.arange(k, device=ids.device)
     for start in range(0, len(following), _TILE):
         part = slice(start, start + _TILE)
         logits = teacher.logits(part, drawn)
         if seen is not None:
             place, item = student.places.up_to(teacher.rows[part])
-            column = item if drawn is None else column_of[item]
+            column = column_of[item]
             logits[place[column >= 0], column[column >= 0]] = -torch.inf
         if drawn is None:
             targets[part, :k], ids[part, :k] = logits.topk(k, dim=1)

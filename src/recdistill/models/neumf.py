@@ -9,8 +9,8 @@ p, q and x, y: four tables of length dim. The widths of the tower are dim, dim /
 a pair is that of its user plus that of its item, W_1 [x ; y] = W_x x + W_y y, so it is computed once for each user and
 item and a pair costs one sum. Scores are no product of vectors: a tower of one layer is summed by a kernel that holds
 nothing of a pair (on CPU in float32), otherwise in blocks of bounded memory, computed again on the way back. The
-features that distillation reads are [p ; x] and [q ; y]. Tables start as N(0, 0.01²),
-the tower Xavier-uniform, w uniform within ±sqrt(3 / fan in), biases at 0.
+features that distillation reads are [p ; x] and [q ; y]. Tables start as N(0, 0.01²), the tower
+Xavier-uniform, w uniform within ±sqrt(3 / fan in), biases at 0.
 
 Deviation: the paper first trains both halves alone; here both start together, as in published distillation code,
 which sums the loss over a batch.

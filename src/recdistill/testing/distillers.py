@@ -289,11 +289,11 @@ def _never_users_by_items(
 
 def _never_users_by_items_in_parts(make: Callable[[], Distiller]) -> None:
     """The same of the whole process: in arrays of other libraries, in other threads, in many small parts."""
-    users, items = 12_000, 12_000  # a table of float32 is 2.7 times what methods and compilers take
+    users, items = 20_000, 20_000  # a table of single bytes is more than methods and compilers take
     interactions = sparse_interactions(users, items)
     with peak_memory() as peak:
         _three_epochs(_Run(make(), interactions))
-    assert peak.bytes is None or peak.bytes < 2 * users * items, (
+    assert peak.bytes is None or peak.bytes < users * items, (
         f"memory grows by {peak.bytes:,} bytes for {users:,} users x {items:,} items"
     )
 
