@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recdistill.data.interactions import Interactions
+from recdistill.ops import owners_of
 
 Samples = Literal["shift-all", "windows", "prefix"]
 """How histories become windows.
@@ -66,7 +67,7 @@ def windows_of(interactions: Interactions, users: Tensor, length: int, samples: 
     width = min(length, int(counts.max())) if len(users) else length
     number = windows_a_user(counts, length, samples)
     stride = {"shift-all": 0, "windows": length, "prefix": 1}[samples]
-    owners = torch.repeat_interleave(torch.arange(len(users)), number)
+    owners = owners_of(number)
     newest = number.cumsum(0) - 1
     back = newest[owners] - torch.arange(len(owners))  # windows between this one and the newest
     cut = ends[owners] - stride * back

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recdistill.data.interactions import Interactions
+from recdistill.ops import owners_of
 
 _BLOCK_COUNTS = 1 << 21
 """Bound on the products that are added up to one block of co-occurrence counts."""
@@ -62,7 +63,7 @@ class Graph(nn.Module):
         ends = lengths.cumsum(0)
         shift = torch.repeat_interleave(indptr[rows] - ends + lengths, lengths)
         edges = torch.arange(len(shift), device=rows.device) + shift
-        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)
+        owner = owners_of(lengths)
         neighbors, values = self.get_buffer("indices")[edges], alpha * self.get_buffer("values")[edges]
         if keep < 1:
             kept = (torch.rand(len(edges), generator=generator) < keep).to(rows.device)

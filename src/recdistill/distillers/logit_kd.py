@@ -30,7 +30,6 @@ from recdistill.knowledge.sequence import SequenceReads
 from recdistill.models.base import Batch, State
 from recdistill.models.sequence_state import SequenceState
 from recdistill.ops.divergence import divergence, softmax_divergence
-from recdistill.ops.rows import pairs_of
 
 _TILE = 256
 
@@ -118,7 +117,7 @@ class LogitKD(Distiller):
 
 def _pairs(seen: Interactions, users: Tensor) -> tuple[Tensor, Tensor]:
     """Which of ``users`` (b,), and the item, of each pair of theirs, shape ``(m,)`` each, int64."""
-    row, item = pairs_of(seen.rows(users.cpu()))
+    row, item = seen.rows(users.cpu()).pairs
     return row.to(users.device), item.to(users.device)
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recdistill.ops import Rows, contains
+from recdistill.ops import Rows, contains, owners_of
 from recdistill.ops.lists import common_items
 
 ACCURACY = ("recall", "ndcg", "mrr", "hit", "precision")
@@ -106,7 +106,7 @@ def rank_metrics(ranks: Tensor, indptr: Tensor, ks: Sequence[int]) -> dict[str, 
         as `list_metrics`.
     """
     counts = indptr.diff()
-    row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    row = owners_of(counts)
     values: dict[str, Tensor] = {}
 
     def mean(each: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def group_recall(hits: Hits, targets: Rows, groups: Tensor, num_groups: int, k: 
     """
     num_rows = len(hits.num_targets)
     size = num_rows * num_groups
-    owner = torch.repeat_interleave(torch.arange(num_rows), hits.num_targets)
+    owner = owners_of(hits.num_targets)
     total = torch.bincount(owner * num_groups + groups[targets.items.long()], minlength=size)
     kept = hits.rank <= k
     found = torch.bincount(hits.row[kept] * num_groups + groups[hits.item[kept]], minlength=size)

@@ -235,12 +235,10 @@ def rank_sampled(
     recalls: list[Tensor] = []
     for users, drawn in negatives.blocks(task.users):
         targets = task.targets.rows(users)
-        counts = targets.indptr.diff()
-        row = torch.repeat_interleave(torch.arange(len(users)), counts)
-        items = targets.items.long()
+        row, items = targets.pairs
         ranks = candidate_ranks(ranker, users, row, items, drawn)
         parts.append(rank_metrics(ranks, targets.indptr, task.ks))
-        recalls.append(_recall_by_group(Hits(row, ranks, items, counts), targets, task))
+        recalls.append(_recall_by_group(Hits(row, ranks, items, targets.indptr.diff()), targets, task))
         if advance is not None:
             advance(len(users))
     return _outcome(parts, recalls, task)

@@ -95,8 +95,7 @@ def _sampled(
 ) -> Iterator[Tensor]:
     for block, negatives in drawn.blocks(users):
         rows = valid.rows(block)
-        owner = torch.repeat_interleave(torch.arange(len(block)), rows.indptr.diff())
-        ranks = candidate_ranks(ranker, block, owner, rows.items.long(), negatives)
+        ranks = candidate_ranks(ranker, block, *rows.pairs, negatives)
         yield rank_metrics(ranks, rows.indptr, (k,))[metric]
 
 

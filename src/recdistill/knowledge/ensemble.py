@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from recdistill.knowledge.base import Lists
+from recdistill.ops import owners_of
 from recdistill.ops.aggregation import sum_lists
 
 TEMPERATURE = 10.0
@@ -163,7 +164,7 @@ def observed_importance(
     """
     total = torch.zeros(len(scores[0]), dtype=torch.float64)
     start = torch.repeat_interleave(indptr[:-1], indptr.diff())
-    users = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
+    users = owners_of(indptr.diff())
     for place, each in enumerate(scores):
         by_score = each.double().sort(descending=True, stable=True).indices
         order = by_score[users[by_score].sort(stable=True).indices]

@@ -238,7 +238,7 @@ class _Multinomial(torch.autograd.Function):
                 part = slice(start, start + size)
                 low, high = int(indptr[start]), int(indptr[min(start + size, len(hidden))])
                 count = counts[part, None].to(hidden.dtype)
-                own = torch.repeat_interleave(torch.arange(len(count), device=columns.device), counts[part])
+                own = ops.owners_of(counts[part])
                 observed = own * len(weight) + columns[low:high]
                 scores = torch.addmm(bias, hidden[part], weight.T)  # (tile, columns)
                 norm = scores.logsumexp(dim=1, keepdim=True)

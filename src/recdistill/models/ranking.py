@@ -118,9 +118,7 @@ def _top_users_of_blocks(
     for users in torch.arange(state.num_users).split(max(1, _BLOCK_BYTES // (4 * state.num_items))):
         scores = state.scores(users.to(_device(state))).float().cpu()  # (b, I)
         if exclude is not None:
-            seen = exclude.rows(users)
-            owner = torch.repeat_interleave(torch.arange(len(users)), seen.indptr.diff())
-            scores[owner, seen.items.long()] = -torch.inf
+            scores[exclude.rows(users).pairs] = -torch.inf
         for part in torch.arange(len(items)).split(4096):
             # earlier users have smaller indices and come first, so equal scores rank by index
             pool = torch.cat([best[part], scores[:, items[part]].T], dim=1)
@@ -224,9 +222,7 @@ def item_ranks(state: State, users: Tensor, ids: Tensor, exclude: Interactions) 
         chosen, listed = users[part], ids[part].long()
         scores = state.scores(chosen.to(device)).float().cpu()  # (b, I)
         own = scores.gather(1, listed.clamp(min=0))
-        seen = exclude.rows(chosen)
-        owner = torch.repeat_interleave(torch.arange(len(chosen)), seen.indptr.diff())
-        scores[owner, seen.items.long()] = -torch.inf
+        scores[exclude.rows(chosen).pairs] = -torch.inf
         ascending, order = own.sort(dim=1)
         below = torch.searchsorted(ascending, scores)  # listed items that each item beats
         beaten = torch.zeros(len(chosen), ids.shape[1] + 1, dtype=torch.int64)

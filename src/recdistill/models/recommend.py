@@ -274,7 +274,7 @@ def fold_in(
     for start in range(0, len(lengths), size):
         own = lengths[start : start + size]
         chosen = histories.items[histories.indptr[start] : histories.indptr[start + len(own)]].long()
-        owner = torch.repeat_interleave(torch.arange(len(own)), own).to(items.device)
+        owner = ops.owners_of(own).to(items.device)
         rows = items[chosen]
         target = items.new_zeros(len(own), dim).index_add_(0, owner, rows)
         matrix = items.new_zeros(len(own), dim, dim)

@@ -14,6 +14,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import Samples, last_items, targets_a_user, windows_of
 from recdistill.errors import DataError
 from recdistill.models.base import Batch
+from recdistill.ops import owners_of
 
 _SHORT = 8
 
@@ -161,7 +162,7 @@ class Places:
         ends = lengths.cumsum(0)
         index = torch.repeat_interleave(rows + 1 - ends, lengths)
         index = index + torch.arange(len(index), device=rows.device)
-        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)
+        owner = owners_of(lengths)
         return owner, self.items[index]
 
     @cached_property

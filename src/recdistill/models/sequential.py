@@ -157,7 +157,7 @@ class SequenceModel(Recommender, ABC):
         return SequenceState(self, histories, None)
 
     def fold_in(self, histories: ops.Rows) -> SequenceState:
-        owners = torch.repeat_interleave(torch.arange(len(histories.indptr) - 1), histories.indptr.diff())
+        owners = ops.owners_of(histories.indptr.diff())
         order = torch.arange(len(owners))
         count = len(histories.indptr) - 1
         return self.state_of(

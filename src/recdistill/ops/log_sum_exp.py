@@ -78,9 +78,7 @@ def log_sum_exp_blocks(
     Returns:
         (b,), as :func:`log_sum_exp_except`.
     """
-    rows = len(exclude.indptr) - 1
-    owners = torch.repeat_interleave(torch.arange(rows, device=exclude.indptr.device), exclude.indptr.diff())
-    excluded = exclude.items.long()
+    owners, excluded = exclude.pairs
 
     def block(part: slice) -> Tensor:
         scores = score(part)
@@ -91,7 +89,7 @@ def log_sum_exp_blocks(
         # a finite stand-in for -inf: no gradient becomes inf - inf
         return scores.masked_fill(mask, torch.finfo(scores.dtype).min / 4).logsumexp(dim=1)
 
-    width = max(1, elements // max(rows, 1))
+    width = max(1, elements // max(len(exclude.indptr) - 1, 1))
     parts = [slice(start, min(start + width, num_items)) for start in range(0, num_items, width)]
     found: list[Tensor] = [checkpoint(block, part, use_reentrant=False) for part in parts]
     total = torch.stack(found).logsumexp(dim=0)

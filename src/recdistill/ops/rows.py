@@ -23,11 +23,15 @@ class Rows(NamedTuple):
     indptr: Tensor
     items: Tensor
 
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The row and the id of each entry, shape ``(nnz,)`` each, int64."""
+        return owners_of(self.indptr.diff()), self.items.long()
 
-def pairs_of(rows: Rows) -> tuple[Tensor, Tensor]:
-    """The row and the id of each entry, shape ``(nnz,)`` each, int64."""
-    owners = torch.arange(len(rows.indptr) - 1, device=rows.indptr.device)
-    return torch.repeat_interleave(owners, rows.indptr.diff()), rows.items.long()
+
+def owners_of(counts: Tensor) -> Tensor:
+    """The row of each entry, where rows of ``counts`` (b,) entries lie one after the other: ``(Σ counts,)`` int64."""
+    return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
 def lower_bound(indptr: Tensor, items: Tensor, rows: Tensor, ids: Tensor) -> Tensor:

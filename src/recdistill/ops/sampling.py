@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.ops.rows import check_range, lower_bound
+from recdistill.ops.rows import check_range, lower_bound, owners_of
 
 _HEAD = 6.0
 """The kernel draws the clocks of k + 6 * temperature positions at once; a later one enters in 1 row of 70."""
@@ -116,8 +116,7 @@ def _rank_to_item(indptr: Tensor, items: Tensor, users: Tensor, ranks: Tensor) -
     """
     if items.numel() == 0:
         return ranks
-    lengths = indptr.diff()
-    owner = torch.repeat_interleave(torch.arange(len(lengths), device=items.device), lengths)
+    owner = owners_of(indptr.diff())
     shifted = items - (torch.arange(items.numel(), device=items.device) - indptr[owner])
     rows = users.unsqueeze(1).expand_as(ranks)
     return ranks + lower_bound(indptr, shifted, rows, ranks + 1)

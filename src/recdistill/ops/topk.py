@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import DataError, OptionError
-from recdistill.ops.rows import Rows, positions_among
+from recdistill.ops.rows import Rows, owners_of, positions_among
 from recdistill.ops.topk_blocks import Dense, Product, select, select_at
 
 _PAD_KEY = torch.iinfo(torch.int64).min
@@ -203,7 +203,7 @@ def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
 def _drop(keys: Tensor, tile: Tensor, start: int, stop: int, exclude: Rows) -> None:
     indptr = exclude.indptr[start : stop + 1].to(keys.device)
     unwanted = exclude.items[int(indptr[0]) : int(indptr[-1])].to(keys.device).long()
-    row = torch.repeat_interleave(torch.arange(stop - start, device=keys.device), indptr.diff())
+    row = owners_of(indptr.diff())
     column = torch.searchsorted(tile, unwanted).clamp_(max=len(tile) - 1)
     here = tile[column] == unwanted
     keys[row[here], column[here]] = _PAD_KEY

@@ -14,6 +14,7 @@ from recdistill.data.prepared import Data
 from recdistill.data.vocabulary import Vocabulary
 from recdistill.errors import ArtifactError
 from recdistill.models.base import Recommender
+from recdistill.ops import owners_of
 from recdistill.wording import counted
 
 WEIGHTS = "weights.safetensors"
@@ -81,13 +82,13 @@ def load_weights(model: Recommender, path: Path) -> None:
 
 def pairs_of(indptr: torch.Tensor, items: torch.Tensor, num_items: int) -> Interactions:
     """Interactions from their CSR arrays."""
-    users = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
+    users = owners_of(indptr.diff())
     return Interactions.from_events(users, items.clone(), len(indptr) - 1, num_items)
 
 
 def events_of(indptr: torch.Tensor, items: torch.Tensor, num_items: int) -> Interactions:
     """Interactions from the CSR arrays of their events in order."""
-    users = torch.repeat_interleave(torch.arange(len(indptr) - 1), indptr.diff())
+    users = owners_of(indptr.diff())
     order = torch.arange(len(users)) - indptr[users]
     return Interactions.from_events(users, items.clone(), len(indptr) - 1, num_items, positions=order)
 

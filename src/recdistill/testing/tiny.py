@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_iter
 from recdistill.data.interactions import Interactions
 from recdistill.models.base import Batch, Recommender
 from recdistill.models.sampling import make_batch
+from recdistill.ops import owners_of
 
 CPU = torch.device("cpu")
 
@@ -46,7 +47,7 @@ def tiny_sequences(num_items: int = 14, seed: int = 0) -> Interactions:
     """
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([1, 2, 0, 40, 3, 5, 4, 9, 17])
-    users = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    users = owners_of(lengths)
     items = torch.randint(num_items - 2, users.shape, generator=generator)
     items[users == 3] = torch.arange(40) * 5 % (num_items - 2)
     items[users == 4] = 6

@@ -160,9 +160,8 @@ class BD(Objective):
         teacher, student, drawn = pair.teacher.frozen(), pair.student.frozen(), self.get_buffer("drawn")
         block = max(1, _BLOCK_BYTES // (64 * interactions.num_items))
         for users in torch.arange(interactions.num_users).split(block):
-            observed = interactions.rows(users)
-            owner = torch.repeat_interleave(torch.arange(len(users)), observed.indptr.diff()).to(drawn.device)
-            seen = (owner, observed.items.long().to(drawn.device))
+            row, item = interactions.rows(users).pairs
+            seen = (row.to(drawn.device), item.to(drawn.device))
             gap = ranks(student, users.to(drawn.device), seen) - ranks(teacher, users.to(drawn.device), seen)
             if self.direction == "code":
                 gap = -gap
