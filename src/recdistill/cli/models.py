@@ -116,7 +116,7 @@ def search(
         Path,
         Argument(
             metavar="TEACHER",
-            help="A sequence model's directory; other models and stores will do without adarec.",
+            help="A sequence model's directory; others and stores, if methods compare no hidden states.",
         ),
     ],
     method: Annotated[

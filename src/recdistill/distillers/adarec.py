@@ -51,10 +51,10 @@ class AdaRec(Distiller):
 
     Args:
         weight: of this term in the objective, above 0 (paper: as much as the student's own loss).
-        embeddings: a, weight of the embeddings' error, at least 0 (paper: 1).
-        hidden: b, weight of the layers' transport, at least 0 (paper: 1).
-        logits: l, weight of the divergence over items, at least 0 (paper: 1).
-        metric: D: ``kl`` (paper's code), ``mse`` or ``cosine``.
+        embeddings: weight of the squared error of the embeddings, at least 0 (paper: 1).
+        hidden: weight of the distance between layers, at least 0 (paper: 1).
+        logits: weight of the divergence over items, at least 0 (paper: 1).
+        metric: the distance of two layers: ``kl`` (paper's code), ``mse`` or ``cosine``.
         direction: of each KL: ``forward`` is KL(teacher ‖ student), ``reverse`` the other (paper's code).
         places: where logits are compared: at ``all`` items of the windows (paper), or at the ``newest`` of each user.
         logit_rows: items of a step (users, at the newest) at which logits are compared, drawn anew each step, at least
@@ -63,10 +63,11 @@ class AdaRec(Distiller):
         mask_seen: leave out of the logits, as recommendations do, the items that the user has already: those of the
             window up to the place, or at the newest all train items (paper: not left out). Without effect in data in
             which any user takes an item again.
-        temperature: τ of the logits, above 0 (paper's code: 1).
+        temperature: of the logits, above 0 (paper's code: 1).
         solver: of the transport: ``exact`` (paper) or ``sinkhorn``.
         weight_temperature: of the layers' weights, above 0 (paper: 10).
-        smoothing: δ of the layers' weights, at least 0 (paper: 0).
+        smoothing: of the layers' weights, the larger, the less a layer that fits well takes, at least
+            0 (paper: 0).
     """
 
     student_needs = frozenset({"hidden_states"})

@@ -43,11 +43,12 @@ class BERTEMD(Distiller):
 
     Args:
         weight: of this term in the objective, above 0.
-        metric: D: ``mse`` (paper), ``cosine`` or ``kl`` (AdaRec).
+        metric: the distance of two layers: ``mse`` (paper), ``cosine`` or ``kl`` (AdaRec).
         direction: of ``kl``: ``forward`` is KL(teacher ‖ student).
         solver: ``exact`` (paper), or ``sinkhorn``: entropic, on the layers' device.
         temperature: of the layers' weights, above 0 (paper: 1, 5 or 10).
-        smoothing: δ of the layers' weights, at least 0 (paper: 0).
+        smoothing: of the layers' weights, the larger, the less a layer that fits well takes, at least
+            0 (paper: 0).
         embeddings: with the term of what enters the first layers.
     """
 

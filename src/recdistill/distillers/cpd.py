@@ -59,18 +59,18 @@ class CPD(Distiller):
         weight: of this term in the objective, above 0 (paper's code: 0.05 on sums, about 0.03 here).
         feature: ``de``, experts selected by the teacher's vector, ``fitnet``, the mean of all by its squared error, or
             ``cosine``, by 1 − cosine (TKDE's code: de; first version's: cosine).
-        num_experts: M a side, at least 1 (paper's code: 30 with ``de``, 5 with the mean).
+        num_experts: M, projectors a side, at least 1 (paper's code: 30 with ``de``, 5 with the mean).
         anneal_epochs: epochs over which the selection's temperature falls from 1 to 1e-10, at least 1; ``de`` only
             (paper's code: 1,000).
         selection: what R reads of the experts, ``de`` only: ``argmax``, one each, or ``shared``, the feature loss's
             own mixture, M times the work while that is soft.
-        pair_weight: α, at least 0 (paper's code: 0.1 on sums, about 0.15 here).
+        pair_weight: α, of the pair-wise regulariser, at least 0 (paper's code: 0.1 on sums, about 0.15 here).
         pair: ``logistic`` or ``hinge``.
         pairs: of the drawn items (``drawn``), or each row's positive and negatives (``batch``).
-        list_weight: β, at least 0 (paper's code: 0.1 on sums, about 0.15 here).
-        list_temperature: τ, above 0 (paper's code: 0.1).
+        list_weight: β, of the list-wise regulariser, at least 0 (paper's code: 0.1 on sums, about 0.15 here).
+        list_temperature: τ, of the list-wise regulariser, above 0 (paper's code: 0.1).
         guide: whose top list the Q items are drawn from, ``teacher`` or ``student``, or ``uniform``, all unobserved.
-        num_items: Q, at least 2 (paper's code: 5).
+        num_items: Q, items drawn for each user, at least 2 (paper's code: 5).
         depth: of the list, at least 2 (paper's code: 100).
         temperature: of the draw, in list positions, above 0 (paper's code: 10).
         resample_every: epochs between two draws, at which the student's list is read afresh, at least 1.

@@ -49,7 +49,7 @@ class FreqD(Distiller):
     Args:
         weight: of this term in the objective, above 0 (paper's code: 0.5 on sums, about 0.35 here).
         filter_weight: α, share of the neighbours in the filter, in [0, 1] (paper's code: 0.5).
-        num_neighbors: K, at least 1 (paper's code: 5).
+        num_neighbors: K, of each row in the graph, at least 1 (paper's code: 5).
         keep_edges: share of the graph's edges that a step keeps, in (0, 1] (paper's code: 0.5).
         num_experts: M, networks whose mean is the projector, at least 1 (paper's code: 5).
         dropout: of the projector's inputs and hidden units, in [0, 1) (paper's code: 0.2).

@@ -48,11 +48,11 @@ class NKD(Distiller):
 
     Args:
         weight: of this term in the objective, above 0 (paper's code: 0.5 on sums, about 0.35 here).
-        num_neighbors: K, at least 1 (paper's code: 5).
-        max_neighbor_weight: a, the neighbour's largest share, in (0, 1] (paper's code: 0.5).
+        num_neighbors: K, of each row in the teacher's space, at least 1 (paper's code: 5).
+        max_neighbor_weight: the neighbour's largest share, in (0, 1] (paper's code: 0.5).
         mixing: ``element`` draws a share for each dimension, ``scalar`` one for all rows and dimensions of a step.
         neighbors: ``one`` draws one neighbour a step, ``mean`` takes the mean of all.
-        num_experts: M, at least 1 (paper's code: 5).
+        num_experts: M, networks whose mean is the projector, at least 1 (paper's code: 5).
         dropout: of the projector's inputs and hidden units, in [0, 1) (paper's code: 0.1).
         pca_dim: principal components in which neighbours are sought, at least 0; 0, or as many as the teacher has
             dimensions, seeks them in its own space (paper's code: 150).
