@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from method_cases import INTERACTIONS, set_up
-from recdistill import config
+from recdistill import config, models
 from recdistill.data.interactions import Interactions
+from recdistill.distillers.base import Objective
 from recdistill.distillers.rrd import RRD, draw_positions, relaxed_ranking_loss, with_lists
-from recdistill.testing import check_distiller
+from recdistill.knowledge.teacher import live
+from recdistill.testing import CPU, built, check_distiller
 
 SCORES = torch.tensor([[1.0, 0.5, -0.5, 0.0], [0.2, -1.0, 0.8, 0.4]], dtype=torch.float64)
 
@@ -96,26 +98,46 @@ def test_lists_longer_than_the_catalogue_leave_the_uninteresting_items_outside(m
     notes: list[str] = []
     set_up(made, note=notes.append)
     outside = (made.get_buffer("drawn")[:, -6:] >= 0).sum(dim=1)
-    left = 60 - INTERACTIONS.user_counts  # one user has 3 left, all of them in his list; the others 37 to 60
-    assert outside.tolist() == [0 if few == 3 else 6 for few in left.tolist()]
-    (note,) = [line for line in notes if "end before their depth" in line]
-    assert "the lists of 39 users end before their depth, the first after 31," in note
+    left = 60 - INTERACTIONS.user_counts  # one user has 3 left, one of them in his list; the others 37 to 60
+    assert outside.tolist() == [2 if few == 3 else 6 for few in left.tolist()]
+    (note,) = [line for line in notes if "end before" in line]
+    assert "of 40 users the lists end before their depth, the first after 1," in note
+    assert note.endswith("6 items are left to be drawn outside of each, or what there is, 2 at the fewest")
 
 
 def test_lists_with_room_outside_stay_as_they_are() -> None:
     notes: list[str] = []
     method = RRD(num_interesting=4, num_uninteresting=6, depth=20)
     set_up(method, note=notes.append)
-    assert notes == []
-    assert method._lengths.tolist() == (60 - INTERACTIONS.user_counts).clamp(max=20).tolist()
-
-
-def test_where_less_is_left_than_is_drawn_the_list_comes_first() -> None:
-    method = RRD(num_interesting=40, num_uninteresting=40, depth=500)
-    found = drawn(method) >= 0
+    (note,) = notes  # on the one user who has 3 items left, fewer than are to be drawn
+    assert note.startswith("rrd: of 1 user the lists end")
     left = 60 - INTERACTIONS.user_counts
-    assert torch.equal(found[:, :40].sum(dim=1), left.clamp(max=40))
-    assert torch.equal(found[:, 40:].sum(dim=1), (left - 40).clamp(min=0))
+    assert method._lengths.tolist() == [1 if few == 3 else 20 for few in left.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("interesting", "uninteresting", "expected"),
+    [
+        (4, 4, (3, 3)),  # half each
+        (5, 2, (4, 2)),  # what asks for less than half gets it
+        (2, 5, (2, 4)),
+        (9, 9, (3, 3)),
+        (2, 2, (4, 2)),  # room for both: the list is as long as may be
+    ],
+)
+def test_interesting_and_uninteresting_items_share_what_is_left(
+    interesting: int, uninteresting: int, expected: tuple[int, int]
+) -> None:
+    pairs = Interactions.from_events([0, 0, 0, 0, 1], [0, 1, 2, 3, 9], 2, 10)  # user 0 has 6 items left
+    knowledge = live(built(models.BPR(dim=3), pairs), pairs)
+    method = RRD(num_interesting=interesting, num_uninteresting=uninteresting)
+    objective = Objective([method], knowledge, base_weight=0.0)
+    objective.setup(built(models.BPR(dim=2), pairs), pairs, 1, torch.Generator().manual_seed(0), CPU)
+    objective.start_epoch(0)
+    assert int(method._lengths[0]) == expected[0]
+    found = method.get_buffer("drawn")[0] >= 0
+    asked = method.num_interesting
+    assert (int(found[:asked].sum()), int(found[asked:].sum())) == (min(asked, expected[0]), expected[1])
 
 
 def test_lists_may_hold_observed_items() -> None:

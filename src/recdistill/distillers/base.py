@@ -15,6 +15,7 @@ from recdistill.knowledge.base import Knowledge, Lists, TeacherState
 from recdistill.knowledge.storable import not_supplied, supplied
 from recdistill.models.base import Batch, Recommender, State, user_scores
 from recdistill.models.ranking import item_ranks, items_at, scores_of, top_items, user_scores_of
+from recdistill.wording import counted
 
 _BLOCK = 4096
 """Rows of the teacher's lists that are read at once."""
@@ -67,18 +68,24 @@ class Context:
     ) -> Tensor:
         """Teacher lists (rows, depth) of all users, or items, that leave ``others`` unobserved entries outside.
 
-        Where a list would leave fewer, as in a small catalogue, it ends earlier, but not before ``listed`` entries. How
-        many lists do is said.
+        Where a list would leave fewer, as in a small catalogue, it ends earlier: after ``listed`` entries at the least,
+        or after half of what is unobserved where that is too little for both, and both then share it. What is done is
+        said.
         """
         data = self.interactions
         left = data.num_items - data.user_counts if of == "user" else data.num_users - data.item_counts
-        room = (left - others).clamp(min=listed)
+        room = torch.maximum(
+            left - others, torch.div(left, 2, rounding_mode="floor").clamp(max=listed)
+        ).clamp(min=1)
         shortened = (lists >= 0).sum(dim=1) > room
         if not shortened.any():
             return lists
+        outside = left[shortened] - room[shortened]
+        fewest, what = int(outside.min()), "items" if of == "user" else "users"
         self.note(
-            f"{self.name}: the lists of {int(shortened.sum()):,} {of}s end before their depth, the first after "
-            f"{int(room[shortened].min()):,}, so that {others:,} are left to be drawn outside of each"
+            f"{self.name}: of {counted(int(shortened.sum()), of)} the lists end before their depth, the first after"
+            f" {int(room[shortened].min()):,}, so that {others:,} {what} are left to be drawn outside of each"
+            + (f", or what there is, {fewest:,} at the fewest" if fewest < others else "")
         )
         return lists.masked_fill(torch.arange(lists.shape[1]) >= room[:, None], -1)
 

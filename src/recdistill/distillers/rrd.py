@@ -39,7 +39,7 @@ class RRD(Distiller):
         num_interesting: K, items of the teacher's list in the loss, at least 1 (paper: 40).
         num_uninteresting: L, random items they are to beat, at least 1 (paper: 40).
         depth: of the teacher's list; nothing in it is drawn as uninteresting (paper: 500). Where a list would leave
-            fewer than L items outside, it ends earlier, which is said.
+            fewer than L items outside, it ends earlier, which is said; of what is too little for both, each has half.
         temperature: of the position draw, in list positions, above 0 (paper: 10).
         sampling: ``position`` draws K positions as the paper does; ``none`` takes the first K, which the authors
             later found to work better.
