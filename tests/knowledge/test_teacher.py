@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from line_cases import Notes
+from recdistill import config
+from recdistill.atomic import size_text
 from recdistill.errors import MissingKnowledgeError
 from recdistill.knowledge.base import Lists, cut
 from recdistill.knowledge.frozen import FrozenState, frozen_state, stored_arrays
@@ -19,6 +23,7 @@ from recdistill.models.itemknn import ItemKNN
 from recdistill.models.neumf import NeuMF
 from recdistill.models.popularity import Popularity
 from recdistill.models.simplex import SimpleX
+from recdistill.steps.distill import note_teacher
 from recdistill.testing import built, tiny_interactions
 
 
@@ -62,11 +67,22 @@ def test_users_to_whom_all_items_are_alike_are_counted() -> None:
     ids[scores == low] = -1
     assert TeacherKnowledge(pairs, None, {"top_items": Lists(ids, scores)}).num_undecided() == 2
 
-    tables = torch.ones(pairs.num_users, 2), torch.ones(pairs.num_items, 2)
+    tables = torch.randn(pairs.num_users, 2), torch.randn(pairs.num_items, 2)
     tables[0][4] = 0.0
     assert TeacherKnowledge(pairs, FrozenState(ScoreVectors(*tables), None)).num_undecided() == 1
-    by_popularity = ScoreVectors(*tables, item_bias=torch.arange(pairs.num_items).float())
-    assert TeacherKnowledge(pairs, FrozenState(by_popularity, None)).num_undecided() == 0
+    assert TeacherKnowledge(pairs, FrozenState(ScoreVectors(*tables), None)).num_undecided("top_users") == 0
+    same = torch.ones(pairs.num_items, 2)
+    assert (
+        TeacherKnowledge(pairs, FrozenState(ScoreVectors(tables[0], same), None)).num_undecided()
+        == pairs.num_users
+    )
+    biased_items = ScoreVectors(*tables, item_bias=torch.arange(pairs.num_items).float())
+    assert TeacherKnowledge(pairs, FrozenState(biased_items, None)).num_undecided() == 0
+    by_popularity = ScoreVectors(
+        torch.ones(pairs.num_users, 1), torch.arange(pairs.num_items)[:, None].float()
+    )
+    popular = TeacherKnowledge(pairs, FrozenState(by_popularity, None))
+    assert (popular.num_undecided(), popular.num_undecided("top_users")) == (0, pairs.num_items)
     assert TeacherKnowledge(pairs, None, {}).num_undecided() == 0
 
 
@@ -227,3 +243,22 @@ def test_answers_on_another_device_come_from_copies_made_once() -> None:
     assert state.on(torch.device("cpu")) is state
     assert state.user_embeddings(torch.zeros(2, dtype=torch.int64, device=meta)).device == meta
     assert state.scores(torch.zeros(2, dtype=torch.int64, device=meta)).shape == (2, interactions.num_items)
+
+
+def test_a_deeper_store_costs_what_all_of_its_lists_take() -> None:
+    pairs = tiny_interactions(30, 40, seed=5)
+    lists = {
+        kind: Lists(torch.arange(4).repeat(rows, 1), torch.arange(4.0).flip(0).repeat(rows, 1))
+        for kind, rows in (("top_items", 30), ("top_users", 40))
+    }
+    with pytest.raises(MissingKnowledgeError, match=re.escape(f"({size_text(8 * 9 * (30 + 40))} of lists)")):
+        TeacherKnowledge(pairs, None, lists).top_items(torch.arange(30), 9)
+
+
+def test_items_whose_users_have_no_order_are_told_where_that_is_read() -> None:
+    pairs = tiny_interactions(30, 40, seed=5)
+    knowledge = live(built(Popularity(), pairs), pairs)
+    for name, told in (("ir-rrd", True), ("rrd", False)):
+        notes = Notes()
+        note_teacher(knowledge, [config.find("distillers", name)()], notes)
+        assert any("scores all users alike for 40 of 40 items" in note for note in notes.notes) == told

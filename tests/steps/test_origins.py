@@ -387,3 +387,15 @@ def test_a_student_has_no_origin(log: Path, tmp_path: Path, key: str) -> None:
     tree["student"][key] = True
     with pytest.raises(OptionError, match=rf"student\.{key}: no such option"):
         rd.run(tree, tmp_path / "out")
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_more_candidates_than_users_have_are_refused_before_a_teacher_is_trained(
+    log: Path, tmp_path: Path, command: str
+) -> None:
+    asked = {"protocol": "sampled", "negatives": 10_000}
+    extra: dict[str, Any] = _compared(split_seeds=[3]) if command == "compare" else {"seed": 3}
+    tree = file_of(log, **{**extra, "evaluate": [asked] if command == "compare" else asked})
+    with pytest.raises(OptionError, match="negatives: 10000 a user were asked for"):
+        getattr(rd, command)(tree, tmp_path / "out")
+    assert not list(tmp_path.glob("out/**/weights.safetensors"))

@@ -235,7 +235,10 @@ class TeacherKnowledge:
         have = stored.ids.shape[1]
         if have < min(depth, catalogue) and not bool((stored.ids[rows.to(stored.ids.device), -1] < 0).all()):
             asked, depth = depth, min(depth, catalogue)  # no list is longer than the catalogue
-            size = size_text(8 * depth * stored.ids.shape[0])
+            made = (
+                {kind, *self.lists} if self.elsewhere is None else {kind}
+            )  # extract deepens all of its store's
+            size = size_text(8 * depth * sum(map(self.num_rows, made)))
             raise MissingKnowledgeError(
                 f"{kind} to depth {asked} are read; the knowledge holds them to depth {have}",
                 f"set the method's depth to {have} or less, or make deeper ones ({size} of lists);"
@@ -245,15 +248,24 @@ class TeacherKnowledge:
         found = cut(Lists(stored.ids[place], stored.scores[place]), min(depth, catalogue))
         return Lists(found.ids.long().to(rows.device), found.scores.to(rows.device))
 
-    def num_undecided(self) -> int:
-        """Users to whom the teacher gives one score throughout: in its stored lists, or by vectors that are 0."""
-        stored, vectors = self.lists.get("top_items"), self.score_vectors()
+    def num_undecided(self, kind: str = "top_items") -> int:
+        """Users to whom the teacher gives one score throughout: in its stored lists, or by its vectors.
+
+        Args:
+            kind: or, for ``top_users``, items to which it gives one score throughout.
+        """
+        stored, vectors = self.lists.get(kind), self.score_vectors()
         if stored is not None:
             last = stored.scores.gather(1, (stored.lengths - 1).clamp(min=0)[:, None])[:, 0]
             return int(((stored.scores[:, 0] == last) & (stored.lengths > 1)).sum())
-        if vectors is None or vectors.item_bias is not None:
+        if vectors is None or (vectors.item_bias if kind == "top_items" else vectors.user_bias) is not None:
             return 0
-        return int((vectors.users == 0).all(dim=1).sum())
+        own, others = (
+            (vectors.users, vectors.items) if kind == "top_items" else (vectors.items, vectors.users)
+        )
+        if bool((others == others[:1]).all()):
+            return self.num_rows(kind)
+        return int((own == 0).all(dim=1).sum())
 
     def num_rows(self, kind: str) -> int:
         """How many lists of a kind there are: one a user (``top_items``) or an item (``top_users``)."""

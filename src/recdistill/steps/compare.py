@@ -19,7 +19,7 @@ from recdistill.steps.comparefile import Plan, plan
 from recdistill.steps.comparerows import ALONE, Row, Teacher
 from recdistill.steps.distill import check_validates, distill, open_knowledge
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import check_given, evaluate
+from recdistill.steps.evaluate import check_given, check_rows, evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import call_options, make_model, make_training
@@ -171,6 +171,8 @@ class _Comparison:
                     "this way of splitting draws nothing: leave one split seed",
                 )
         split = Split(number, folder, data, {})
+        for chosen in self.plan.evaluations.values():
+            check_rows(data, chosen)
         for teacher in self.plan.teachers:
             for chosen in self.plan.evaluations.values() if teacher.origin.given else ():
                 check_given(data, _knowledge(split, teacher), chosen)

@@ -122,7 +122,7 @@ def note_undecided(knowledge: TeacherKnowledge, progress: Progress) -> None:
 
 
 def note_teacher(knowledge: TeacherKnowledge, methods: Sequence[Distiller], progress: Progress) -> None:
-    """Say what is odd about what is learnt from: lists that are empty, valid rows not held out.
+    """Say what is odd about what is learnt from: lists that are empty or have no order, valid rows not held out.
 
     Args:
         knowledge: the teacher's.
@@ -135,6 +135,12 @@ def note_teacher(knowledge: TeacherKnowledge, methods: Sequence[Distiller], prog
             progress.note(
                 f"{empty:,} of {knowledge.num_rows(kind):,} {of} have no list: nothing is learnt of them from lists"
             )
+    read = any("top_users" in method.needs for method in methods)
+    if read and (undecided := knowledge.num_undecided("top_users")):
+        progress.note(
+            f"the teacher scores all users alike for {undecided:,} of {knowledge.num_items:,} items: nothing is learnt"
+            " of the order of their users"
+        )
     if "valid" in knowledge.on:
         progress.note("the teacher was fitted on train and valid rows: so is the student")
 

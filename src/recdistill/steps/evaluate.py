@@ -35,6 +35,7 @@ FORMAT = 1
 """Version of `metrics.json`."""
 
 _CUT_OFFS = (5, 10, 20)
+_NEGATIVES = 499
 
 Evaluable = Recommender | Path | str
 
@@ -46,7 +47,7 @@ def evaluate(
     out: Path | str = "runs/evaluate",
     *,
     protocol: Literal["full", "sampled"] = "full",
-    negatives: Annotated[int, Field(ge=1)] = 499,
+    negatives: Annotated[int, Field(ge=1)] = _NEGATIVES,
     k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = _CUT_OFFS,
     split: Literal["test", "valid"] = "test",
     mask: Literal["default", "seen", "none"] = "default",
@@ -133,6 +134,27 @@ def evaluate(
     return found
 
 
+def check_rows(data: Data, options: Mapping[str, Any]) -> None:
+    """Refuse, before anything is trained, an evaluation for which these data have no rows or too few candidates.
+
+    Args:
+        data: the prepared data.
+        options: of ``evaluate``.
+
+    Raises:
+        DataError: no user has a row in the split.
+        OptionError: more negatives than some user has unobserved items.
+    """
+    task = _task(data, options)
+    if options.get("protocol") == "sampled":
+        evaluation_negatives(data, options.get("negatives", _NEGATIVES), task.users)
+
+
+def _task(data: Data, options: Mapping[str, Any]) -> Task:
+    cut_offs = tuple(sorted(set(options.get("k", _CUT_OFFS))))
+    return make_task(data, options.get("split", "test"), options.get("mask", "default"), cut_offs)
+
+
 def check_given(data: Data, path: Path, options: Mapping[str, Any]) -> None:
     """Refuse a store or a model that ``evaluate`` could not rank by, before anything is trained.
 
@@ -154,9 +176,7 @@ def check_given(data: Data, path: Path, options: Mapping[str, Any]) -> None:
     _check(member, data, options.get("split", "test"))
     if member.manifest.kind == "model":
         return
-    cut_offs = tuple(sorted(set(options.get("k", _CUT_OFFS))))
-    task = make_task(data, options.get("split", "test"), options.get("mask", "default"), cut_offs)
-    _store_ranker(member, data, task, options.get("protocol") == "sampled", Silent())
+    _store_ranker(member, data, _task(data, options), options.get("protocol") == "sampled", Silent())
 
 
 def _members(

@@ -15,7 +15,7 @@ from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.distill import check_validates, distill, open_knowledge
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import check_given, evaluate
+from recdistill.steps.evaluate import check_given, check_rows, evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
 from recdistill.steps.methods import make_methods
@@ -131,6 +131,7 @@ def _teachers(
     evaluated: dict[str, Path] = {}
     learned: dict[str, Path] = {}
     origins: dict[str, Origin] = tables["origins"]
+    check_rows(data, tables["evaluate"])
     for origin in origins.values():
         if origin.given:
             path = origin.given_at(fitting["seed"])
