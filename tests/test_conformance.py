@@ -41,6 +41,12 @@ class HalfTheGradient(Sound):
         return (self.share * scores * scores.detach()).mean()
 
 
+class HalfItsOwnGradient(Sound):
+    def loss(self, student: State, teacher: TeacherState, batch: Batch) -> Tensor:
+        scores = list_scores(student, batch.users, self.items[batch.users]).detach()
+        return super().loss(student, teacher, batch) + (self.share * self.share.detach() * scores).mean()
+
+
 class DenseLater(Sound):
     def start_epoch(self, epoch: int, context: Context) -> None:
         if epoch == 2:
@@ -130,6 +136,12 @@ def test_a_wrong_gradient_is_found_beside_any_student() -> None:
         check_distiller(HalfTheGradient, lambda: BPR(dim=4))
     with pytest.raises(AssertionError, match=r"gradient of student\..* is not that of the loss"):
         check_sequence_distiller(HalfTheGradient, lambda: SASRec(dim=4, max_length=6))
+
+
+def test_where_the_student_is_held_fixed_a_methods_own_gradient_is_checked_all_the_same() -> None:
+    check_distiller(HalfTheGradient, stops_gradients=True)
+    with pytest.raises(AssertionError, match=r"gradient of method\.share is not that of the loss"):
+        check_distiller(HalfItsOwnGradient, stops_gradients=True)
 
 
 def test_a_draw_by_torchs_own_generator_is_found_beside_sequence_models() -> None:

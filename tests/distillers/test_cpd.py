@@ -209,6 +209,12 @@ def test_conforms(options: dict[str, Any]) -> None:
     )
 
 
+@pytest.mark.parametrize("feature", ["de", "fitnet", "cosine"])
+def test_the_features_gradient_reaches_the_student(feature: str) -> None:
+    options: dict[str, Any] = {"num_experts": 3, "depth": 6, "pair_weight": 0.0, "list_weight": 0.0}
+    check_distiller(lambda: CPD(weight=1.0, feature=feature, **options))
+
+
 def test_the_cosine_feature_by_hand() -> None:
     setting = Setting(feature="cosine", num_experts=2, pair_weight=0, list_weight=0)
     method, batch = setting.method, setting.batch

@@ -107,6 +107,23 @@ def test_conforms(level: Any, positive_only: bool) -> None:
     )
 
 
+def test_the_assignments_gradient_reaches_the_student() -> None:
+    check_distiller(lambda: HTD(weight=1.0, num_groups=3, gamma=0.0))
+
+
+@pytest.mark.parametrize("positive_only", [True, False])
+def test_the_topologys_gradient_with_groups_held_fixed(positive_only: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors, other = (torch.randn(7, d, generator=generator, dtype=torch.float64) for d in (3, 5))
+    own, theirs = (unit_rows(torch.randn(2, d, generator=generator, dtype=torch.float64)) for d in (3, 5))
+
+    def loss(s: torch.Tensor) -> torch.Tensor:
+        s, t = unit_rows(s), unit_rows(other)
+        return relation_error(s, t, [4, 3], positive_only) + group_error(s, own, t, theirs, "second")
+
+    assert torch.autograd.gradcheck(loss, vectors.requires_grad_())
+
+
 def test_users_and_items_share_no_group() -> None:
     method: Any = HTD(weight=1.0, gamma=1.0, num_groups=1, positive_only=False)
     objective = set_up(method)

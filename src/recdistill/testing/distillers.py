@@ -79,8 +79,9 @@ def check_distiller(
         make: builds the method with a weight above 0; lists of 14 items and 9 users must be enough for it.
         student: builds the student; a small matrix factorisation by default.
         teacher: builds the teacher; the same, of another dim, by default.
-        stops_gradients: the method holds parts of its equation fixed on purpose, so that its gradient is not
-            that of its loss; that check is left out.
+        stops_gradients: the method holds what it computes of the student fixed in parts of its equation, so that the
+            student's gradient is not that of the loss; the gradients of the method's own parameters alone are
+            checked.
     """
     for interactions in (tiny_interactions(), tiny_interactions(30, 40, seed=5)):
 
@@ -91,11 +92,11 @@ def check_distiller(
         _same_seed_same_loss(make, interactions, new_student, noisy=student is not None)
         _batch_of_one(make, interactions, new_student)
     _needs_are_true(make, tiny_interactions())
-    if not stops_gradients:
-        interactions = tiny_interactions()
-        own = built(student() if student else BPR(dim=3), interactions, scale=5.0)
-        run = _Run(make(), interactions, own, teacher=teacher, double=True)
-        _gradients_are_exact(run, batch_of(interactions, rows=6), singly=student is None)
+    interactions = tiny_interactions()
+    own = built(student() if student else BPR(dim=3), interactions, scale=5.0)
+    run = _Run(make(), interactions, own, teacher=teacher, double=True)
+    of = ("method.",) if stops_gradients else ("student.", "method.")
+    _gradients_are_exact(run, batch_of(interactions, rows=6), of, singly=student is None)
     _never_users_by_items(make, student, teacher)
     if student is None and teacher is None:
         _never_users_by_items_in_parts(make)
@@ -224,12 +225,20 @@ def _needs_are_true(make: Callable[[], Distiller], interactions: Interactions) -
         raise AssertionError(f"needs names '{dropped}', but it is never read")
 
 
-def _gradients_are_exact(run: _Run, batch: Batch, *, singly: bool = False, rtol: float = 1e-3) -> None:
+def _gradients_are_exact(
+    run: _Run,
+    batch: Batch,
+    of: tuple[str, ...] = ("student.", "method."),
+    *,
+    singly: bool = False,
+    rtol: float = 1e-3,
+) -> None:
     """In float64: each parameter's gradient along a random direction is the loss's central difference along it.
 
     Args:
         run: in float64.
         batch: of its student.
+        of: whose parameters, by the beginnings of their names.
         singly: the student's numbers are changed one by one instead.
         rtol: how much the two may differ; iterations that end at a tolerance want more.
     """
@@ -253,6 +262,8 @@ def _gradients_are_exact(run: _Run, batch: Batch, *, singly: bool = False, rtol:
     loss().backward()
     with torch.no_grad():
         for name, parameter in networks.named_parameters():
+            if not name.startswith(of):
+                continue
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
             start, directions = parameter.clone(), noise(parameter)[None]
             if singly and name.startswith("student."):
