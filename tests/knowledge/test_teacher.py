@@ -67,7 +67,8 @@ def test_users_to_whom_all_items_are_alike_are_counted() -> None:
     ids[scores == low] = -1
     assert TeacherKnowledge(pairs, None, {"top_items": Lists(ids, scores)}).num_undecided() == 2
 
-    tables = torch.randn(pairs.num_users, 2), torch.randn(pairs.num_items, 2)
+    generator = torch.Generator().manual_seed(0)
+    tables = tuple(torch.randn(rows, 2, generator=generator) for rows in (pairs.num_users, pairs.num_items))
     tables[0][4] = 0.0
     assert TeacherKnowledge(pairs, FrozenState(ScoreVectors(*tables), None)).num_undecided() == 1
     assert TeacherKnowledge(pairs, FrozenState(ScoreVectors(*tables), None)).num_undecided("top_users") == 0

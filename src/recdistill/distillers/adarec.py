@@ -66,8 +66,7 @@ class AdaRec(Distiller):
         temperature: of the logits, above 0 (paper's code: 1).
         solver: of the transport: ``exact`` (paper) or ``sinkhorn``.
         weight_temperature: of the layers' weights, above 0 (paper: 10).
-        smoothing: of the layers' weights, the larger, the less a layer that fits well takes, at least
-            0 (paper: 0).
+        smoothing: of the layers' weights, at least 0; the larger, the less a layer that fits well takes (paper: 0).
     """
 
     student_needs = frozenset({"hidden_states"})

@@ -47,8 +47,7 @@ class BERTEMD(Distiller):
         direction: of ``kl``: ``forward`` is KL(teacher ‖ student).
         solver: ``exact`` (paper), or ``sinkhorn``: entropic, on the layers' device.
         temperature: of the layers' weights, above 0 (paper: 1, 5 or 10).
-        smoothing: of the layers' weights, the larger, the less a layer that fits well takes, at least
-            0 (paper: 0).
+        smoothing: of the layers' weights, at least 0; the larger, the less a layer that fits well takes (paper: 0).
         embeddings: with the term of what enters the first layers.
     """
 

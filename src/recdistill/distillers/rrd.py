@@ -140,14 +140,10 @@ def with_lists(interactions: Interactions, ids: Tensor) -> Interactions:
     counts: list[Tensor] = []
     items: list[Tensor] = []
     for rows in torch.arange(interactions.num_users).split(4096):
-        observed, listed = interactions.rows(rows), ids[rows].long()
+        owner, item = interactions.rows(rows).pairs
+        listed = ids[rows].long()
         first = torch.arange(len(rows)) * num_items  # key of a row's item 0
-        keys = torch.cat(
-            [
-                (listed + first[:, None])[listed >= 0],
-                torch.repeat_interleave(first, observed.indptr.diff()) + observed.items,
-            ]
-        )
+        keys = torch.cat([(listed + first[:, None])[listed >= 0], owner * num_items + item])
         keys.numpy().sort()  # several times faster than torch's
         keys = keys[torch.cat([keys.new_ones(1, dtype=torch.bool), keys.diff() > 0])[: len(keys)]]
         owners = torch.div(keys, num_items, rounding_mode="floor")

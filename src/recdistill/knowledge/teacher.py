@@ -235,9 +235,8 @@ class TeacherKnowledge:
         have = stored.ids.shape[1]
         if have < min(depth, catalogue) and not bool((stored.ids[rows.to(stored.ids.device), -1] < 0).all()):
             asked, depth = depth, min(depth, catalogue)  # no list is longer than the catalogue
-            made = (
-                {kind, *self.lists} if self.elsewhere is None else {kind}
-            )  # extract deepens all of its store's
+            # extract deepens all lists of its store, another program those asked for
+            made = {kind, *self.lists} if self.elsewhere is None else {kind}
             size = size_text(8 * depth * sum(map(self.num_rows, made)))
             raise MissingKnowledgeError(
                 f"{kind} to depth {asked} are read; the knowledge holds them to depth {have}",

@@ -162,8 +162,7 @@ class Places:
         ends = lengths.cumsum(0)
         index = torch.repeat_interleave(rows + 1 - ends, lengths)
         index = index + torch.arange(len(index), device=rows.device)
-        owner = owners_of(lengths)
-        return owner, self.items[index]
+        return owners_of(lengths), self.items[index]
 
     @cached_property
     def alike(self) -> list[tuple[Tensor, Places]]:

@@ -104,6 +104,7 @@ def run(
     shown.note(f"run: {root}")
     data_options = dict(tables["data"])
     data = prepare_source(data_options.pop("source"), root / "data", seed=number, **data_options, **common)
+    check_rows(data, tables["evaluate"])
     evaluated, knowledge = _teachers(tables, data, root, fitting, common)
     student_model, training = split_model(tables["student"])
     alone_model, alone_training = alone_of(tables["alone"], student_model, training)
@@ -131,7 +132,6 @@ def _teachers(
     evaluated: dict[str, Path] = {}
     learned: dict[str, Path] = {}
     origins: dict[str, Origin] = tables["origins"]
-    check_rows(data, tables["evaluate"])
     for origin in origins.values():
         if origin.given:
             path = origin.given_at(fitting["seed"])
