@@ -19,7 +19,8 @@ from recdistill.steps.comparefile import Plan, plan
 from recdistill.steps.comparerows import ALONE, Row, Teacher
 from recdistill.steps.distill import check_validates, distill, open_knowledge
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import check_given, check_rows, evaluate
+from recdistill.steps.evaluable import check_given, check_rows
+from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
 from recdistill.steps.fit import call_options, make_model, make_training

@@ -9,35 +9,35 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from recdistill import artifacts, config
-from recdistill.artifacts import read_json, read_manifest, write_json, write_table
+from recdistill.artifacts import read_json, write_json, write_table
 from recdistill.config import validated
 from recdistill.data.prepared import Data
-from recdistill.errors import ArtifactError, OptionError
 from recdistill.evaluation.candidates import Negatives, evaluation_negatives
 from recdistill.evaluation.comparison import MAX_ALL_PAIRS
 from recdistill.evaluation.ensembles import with_ensemble_costs
 from recdistill.evaluation.latency import Latency, measure
-from recdistill.evaluation.lineage import Member, reference_of, seed_groups, teacher_of, unique_names
+from recdistill.evaluation.lineage import Member, reference_of, seed_groups, teacher_of
 from recdistill.evaluation.protocol import Outcome, Task, make_task, rank_all, rank_sampled
-from recdistill.evaluation.rankers import ListRanker, Ranker, StateRanker, model_ranker
 from recdistill.evaluation.results import Evaluated, Lineage, num_users, per_user_table, summarise
 from recdistill.evaluation.tables import table
-from recdistill.knowledge.teacher import load_knowledge
 from recdistill.models.base import Recommender
 from recdistill.progress import Progress, Silent
-from recdistill.steps.fit import DataLike, open_data, pick_device
-from recdistill.steps.load import WEIGHTS, load
+from recdistill.steps.evaluable import (
+    CUT_OFFS,
+    NUM_NEGATIVES,
+    Evaluable,
+    check_member,
+    members_of,
+    open_member,
+)
+from recdistill.steps.fit import DataLike, open_data
+from recdistill.steps.load import WEIGHTS
 from recdistill.wording import counted
 
 __all__ = ["FORMAT", "evaluate", "table"]
 
 FORMAT = 1
 """Version of `metrics.json`."""
-
-_CUT_OFFS = (5, 10, 20)
-_NEGATIVES = 499
-
-Evaluable = Recommender | Path | str
 
 
 @validated
@@ -47,8 +47,8 @@ def evaluate(
     out: Path | str = "runs/evaluate",
     *,
     protocol: Literal["full", "sampled"] = "full",
-    negatives: Annotated[int, Field(ge=1)] = _NEGATIVES,
-    k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = _CUT_OFFS,
+    negatives: Annotated[int, Field(ge=1)] = NUM_NEGATIVES,
+    k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = CUT_OFFS,
     split: Literal["test", "valid"] = "test",
     mask: Literal["default", "seen", "none"] = "default",
     teacher: Path | str | None = None,
@@ -91,9 +91,9 @@ def evaluate(
         ArtifactError: something is missing, damaged, or made from other data.
     """
     opened, shown = open_data(data), progress or Silent()
-    members, named_teacher, named_alone = _members(models, teacher, alone)
+    members, named_teacher, named_alone = members_of(models, teacher, alone)
     for member in members:
-        _check(member, opened, split)
+        check_member(member, opened, split)
     cut_offs = tuple(sorted(set(k)))
     options: dict[str, Any] = {
         "models": [member.name for member in members],
@@ -132,99 +132,6 @@ def evaluate(
             job.summary.update({"models": [member.name for member in members], "num_users": len(task.users)})
     found: dict[str, Any] = read_json(Path(out) / "metrics.json")
     return found
-
-
-def check_rows(data: Data, options: Mapping[str, Any]) -> None:
-    """Refuse, before anything is trained, an evaluation for which these data have no rows or too few candidates.
-
-    Args:
-        data: the prepared data.
-        options: of ``evaluate``.
-
-    Raises:
-        DataError: no user has a row in the split.
-        OptionError: more negatives than some user has unobserved items.
-    """
-    task = _task(data, options)
-    if options.get("protocol") == "sampled":
-        evaluation_negatives(data, options.get("negatives", _NEGATIVES), task.users)
-
-
-def _task(data: Data, options: Mapping[str, Any]) -> Task:
-    cut_offs = tuple(sorted(set(options.get("k", _CUT_OFFS))))
-    return make_task(data, options.get("split", "test"), options.get("mask", "default"), cut_offs)
-
-
-def check_given(data: Data, path: Path, options: Mapping[str, Any]) -> None:
-    """Refuse a store or a model that ``evaluate`` could not rank by, before anything is trained.
-
-    Args:
-        data: the prepared data.
-        path: its directory.
-        options: of ``evaluate``.
-
-    Raises:
-        RecdistillError: it is damaged, of other data, or its lists are shorter than the metrics read.
-    """
-    member = Member(path.name, path, read_manifest(path, kind=("knowledge", "model")))
-    made_from = member.manifest.inputs.get("data")
-    if made_from != data.hash:
-        raise ArtifactError(
-            f"{path} was made from data {made_from}, not from {data.hash} at {data.path}",
-            "make it again from this data, or set the options and the seed of the data that it was made from",
-        )
-    _check(member, data, options.get("split", "test"))
-    if member.manifest.kind == "model":
-        return
-    _store_ranker(member, data, _task(data, options), options.get("protocol") == "sampled", Silent())
-
-
-def _members(
-    models: Evaluable | Sequence[Evaluable] | Mapping[str, Evaluable],
-    teacher: Path | str | None,
-    alone: Path | str | None,
-) -> tuple[list[Member], Member | None, Member | None]:
-    """Everything to evaluate, each directory once, and those named as teacher and undistilled model."""
-    called: dict[Path, str] = {}
-    if isinstance(models, Mapping):
-        called = {_path(model).resolve(): name for name, model in models.items()}
-        models = list(models.values())
-    given = [models] if isinstance(models, Recommender | Path | str) else list(models)
-    if not given:
-        raise OptionError("no model to evaluate", "name at least one model or knowledge directory")
-    paths = [_path(model) for model in given]
-    named = [None if path is None else Path(path) for path in (teacher, alone)]
-    distinct: dict[Path, Path] = {}
-    for path in (*paths, *named):
-        if path is not None:
-            distinct.setdefault(path.resolve(), path)
-    ordered = list(distinct.values())
-    members = [
-        Member(called.get(path.resolve(), name), path, read_manifest(path, kind=("model", "knowledge")))
-        for name, path in zip(unique_names(ordered), ordered, strict=True)
-    ]
-    by_path = {member.path.resolve(): member for member in members}
-    found = [None if path is None else by_path[path.resolve()] for path in named]
-    return members, found[0], found[1]
-
-
-def _path(model: Evaluable) -> Path:
-    path = model.path if isinstance(model, Recommender) else Path(model)
-    if path is None:
-        raise OptionError("the model has no directory", "train it into one, or pass the directory")
-    return path
-
-
-def _check(member: Member, data: Data, split: str) -> None:
-    manifest = member.manifest
-    seen = manifest.inputs.get("data")
-    if seen != data.hash:
-        raise ArtifactError(
-            f"{member.path} was made from data {seen}, not from {data.hash}: it may know the answers",
-            "evaluate it on the data directory it was made from, or make it again from this one",
-        )
-    if split in manifest.on:
-        raise OptionError(f"{member.path} was trained on the {split} split", "evaluate it with --split test")
 
 
 def _lineage(members: Sequence[Member], teacher: Member | None, alone: Member | None) -> Lineage:
@@ -300,7 +207,7 @@ def _run(
     for member in _references_first(stores_first, references):
         reference = references[member.name]
         with shown.stage(f"evaluate {member.name}", len(task.users), "users") as stage:
-            model, ranker = _open(member, data, task, negatives is not None, device, shown)
+            model, ranker = open_member(member, data, task, negatives is not None, device, shown)
             if negatives is not None:
                 outcome = rank_sampled(ranker, task, negatives, advance=stage.advance)
             else:
@@ -333,50 +240,6 @@ def _references_first(members: Sequence[Member], references: Mapping[str, Member
     for member in members:
         add(member)
     return ordered
-
-
-def _open(
-    member: Member, data: Data, task: Task, sampled: bool, device: str, shown: Progress
-) -> tuple[Recommender | None, Ranker]:
-    """The model (None for knowledge) and what ranks for it."""
-    if member.manifest.kind == "model":
-        model = load(member.path, device=str(pick_device(device)))
-        users, items = model.vocabularies()
-        if users.hash != data.users.hash or items.hash != data.items.hash:
-            raise ArtifactError(
-                f"{member.path} knows {len(users)} users and {len(items)} items, not those of {data.path}",
-                "evaluate it on the data directory it was made from",
-            )
-        return model, model_ranker(model, task.histories if model.sequential else None)
-    return None, _store_ranker(member, data, task, sampled, shown)
-
-
-def _store_ranker(member: Member, data: Data, task: Task, sampled: bool, shown: Progress) -> Ranker:
-    """A store's lists where they answer what is asked, else its scores if it has any."""
-    knowledge = load_knowledge(member.path, data)
-    frozen = knowledge.frozen if knowledge.can_score else None
-    state = None if frozen is None else StateRanker(frozen)
-    lists = knowledge.lists.get("top_items")
-    if lists is None and state is None:
-        raise OptionError(
-            f"{member.path} holds neither top_items nor scores, so nothing can be ranked",
-            "extract it again with --kinds top_items",
-        )
-    if state is not None and (lists is None or sampled):
-        return state
-    assert lists is not None
-    maker = "ensemble" if "ensemble" in member.manifest.options else "extract"
-    ranker = ListRanker(str(member.path), lists.ids, knowledge.train, maker)
-    if sampled:
-        return ranker
-    try:
-        ranker.check(task.users, task.ks[-1], task.masked)
-    except OptionError as error:
-        if state is None:
-            raise
-        shown.note(f"{error.message}; ranked by its scores instead")
-        return state
-    return ranker
 
 
 def _evaluated(

@@ -15,7 +15,8 @@ from recdistill.knowledge.teacher import TeacherKnowledge
 from recdistill.progress import Progress, Silent
 from recdistill.steps.distill import check_validates, distill, open_knowledge
 from recdistill.steps.ensemble import ensemble
-from recdistill.steps.evaluate import check_given, check_rows, evaluate
+from recdistill.steps.evaluable import check_given, check_rows
+from recdistill.steps.evaluate import evaluate
 from recdistill.steps.extract import DEPTH as EXTRACTED
 from recdistill.steps.extract import extract
 from recdistill.steps.methods import make_methods
