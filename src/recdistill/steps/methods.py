@@ -31,15 +31,31 @@ def method_tables(methods: MethodLike | Sequence[MethodLike]) -> list[dict[str, 
     for entry in several:
         if isinstance(entry, Distiller):
             tables.append({"method": entry.method_name(), **entry.options})
-        elif isinstance(entry, str) and entry.lower().replace("_", "-") in preset_names():
-            name = entry.lower().replace("_", "-")
-            text = (resources.files("recdistill.presets") / f"{name}.toml").read_text(encoding="utf-8")
-            tables.extend(tomllib.loads(text)["distill"])
-        else:
-            tables.append({"method": entry} if isinstance(entry, str) else dict(entry))
+            continue
+        table = {"method": entry} if isinstance(entry, str) else dict(entry)
+        if "method" not in table:
+            found = ", ".join(table) or "nothing"
+            raise OptionError(
+                f"a method's table has {found} and no 'method'", "name one: {'method': 'rrd', …}"
+            )
+        name = str(table["method"]).lower().replace("_", "-")
+        tables.extend(_parts(name, table) if name in preset_names() else [table])
     if not tables:
         raise OptionError("no method to distil with", f"methods: {', '.join(config.names('distillers'))}")
     return tables
+
+
+def _parts(preset: str, table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sum that a preset is."""
+    text = (resources.files("recdistill.presets") / f"{preset}.toml").read_text(encoding="utf-8")
+    parts: list[dict[str, Any]] = tomllib.loads(text)["distill"]
+    if options := [name for name in table if name != "method"]:
+        names = ", ".join(part["method"] for part in parts)
+        raise OptionError(
+            f"{preset} is a sum of methods ({names}) and has no option '{options[0]}'",
+            "write its parts as tables of their own, with their options",
+        )
+    return parts
 
 
 def find_method(name: str) -> type[Any]:
@@ -63,10 +79,7 @@ def make_methods(methods: MethodLike | Sequence[MethodLike]) -> list[Distiller]:
     made: list[Distiller] = []
     for table in method_tables(methods):
         chosen = dict(table)
-        name = str(chosen.pop("method", ""))
-        if name.lower().replace("_", "-") in preset_names():
-            made.extend(make_methods(name))
-            continue
+        name = str(chosen.pop("method"))
         method = find_method(name)
         before = sum(type(one) is method for one in made)
         built = config.build(method, chosen, name if before == 0 else f"{name}.{before + 1}")

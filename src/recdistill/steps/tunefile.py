@@ -186,10 +186,7 @@ def tune_plan(tree: Mapping[str, Any]) -> TunePlan:
 
 def _setting(tree: Mapping[str, Any], target: Target, teacher: Table, tables: Mapping[str, Table]) -> Setting:
     model, training = split_model(tables["student"])
-    methods: list[Table] = []
-    for table in method_tables(methods_of(tree) or DEFAULT_PRESET):
-        rest = _without(table, "method")
-        methods += method_tables(str(table.get("method", ""))) if not rest else [table]
+    methods = method_tables(methods_of(tree) or DEFAULT_PRESET)
     setting = Setting(model, training, tuple(methods), base_weight_of(tree, "distill"))
     for name, (factory, chosen) in setting.components().items():
         config.resolve(factory, chosen, name)
